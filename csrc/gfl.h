@@ -1,0 +1,275 @@
+/* The C ABI of the native core. It knows nothing of torch: pointers, sizes, strides, dtype codes,
+ * a stream handle in; a status out. The caller allocates every output and every workspace.
+ *
+ * Words used throughout
+ *   compute type   double where the logits (or predicted boxes) are float64, float otherwise.
+ *   NULL data      the optional input is absent, or the optional output is not wanted.
+ *   stride         counted in elements, not bytes; 0 broadcasts.
+ *   scale          what multiplies every element of a reduced loss; see gfl_reduction.
+ */
+#ifndef GFL_H
+#define GFL_H
+
+#include <stdint.h>
+
+#if defined(GFL_BUILD) && defined(__GNUC__)
+#define GFL_API __attribute__((visibility("default")))
+#else
+#define GFL_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum gfl_status {
+  GFL_OK = 0,
+  GFL_ERROR_ARGUMENT = 1,    /* a dtype, size or formula that the core does not know */
+  GFL_ERROR_UNSUPPORTED = 2, /* e.g. a CUDA device in a core built without CUDA */
+  GFL_ERROR_CUDA = 3         /* the CUDA runtime said no; gfl_last_error has its words */
+} gfl_status;
+
+typedef enum gfl_dtype {
+  GFL_FLOAT64 = 0,
+  GFL_FLOAT32 = 1,
+  GFL_BFLOAT16 = 2,
+  GFL_FLOAT16 = 3,
+  GFL_INT64 = 4,
+  GFL_INT32 = 5
+} gfl_dtype;
+
+typedef enum gfl_device_kind { GFL_CPU = 0, GFL_CUDA = 1 } gfl_device_kind;
+
+typedef struct gfl_device {
+  int32_t kind;  /* gfl_device_kind */
+  int32_t index; /* which GPU; the core makes it current for the call and puts the old one back */
+  void* stream;  /* cudaStream_t */
+} gfl_device;
+
+/* A strided (rows, cols) view; the sizes stand in the op that holds it. */
+typedef struct gfl_matrix {
+  void* data;
+  int32_t dtype;
+  int64_t row_stride;
+  int64_t col_stride;
+} gfl_matrix;
+
+/* A strided (batch, sides, bins, length) view of edge logits. Channel c = side * bins + bin.
+ * Rows (N, sides * bins): batch 1, length N, channel_stride 1. Maps (B, sides * bins, H, W): length H * W. */
+typedef struct gfl_bins {
+  void* data;
+  int32_t dtype;
+  int64_t batch_stride;
+  int64_t channel_stride;
+  int64_t length_stride;
+} gfl_bins;
+
+typedef enum gfl_reduction_kind {
+  GFL_REDUCE_SUM = 0,     /* one value: scale * sum of loss * weight */
+  GFL_REDUCE_ROWS = 1,    /* one value a row, times scale */
+  GFL_REDUCE_ELEMENTS = 2 /* one value an element, times scale (class losses only) */
+} gfl_reduction_kind;
+
+/* The effective scale is `scale`, or scale / (*avg_factor + float32 eps) where avg_factor is given.
+ * avg_factor lies on the op's device, in the compute type, so that nobody waits for it. */
+typedef struct gfl_reduction {
+  int32_t kind;
+  double scale;
+  const void* avg_factor;
+} gfl_reduction;
+
+/* ---- dense classification losses: one logit per (row, class) ---------------------------------- */
+
+typedef enum gfl_class_formula {
+  GFL_QUALITY_FOCAL = 0,             /* logits */
+  GFL_QUALITY_FOCAL_PROBABILITY = 1, /* probabilities in [0, 1] */
+  GFL_SIGMOID_FOCAL = 2
+} gfl_class_formula;
+
+typedef struct gfl_class_loss {
+  int32_t formula;
+  double exponent; /* beta of QFL, gamma of focal loss */
+  double alpha;    /* focal loss only */
+  int64_t rows;
+  int64_t cols;
+  gfl_matrix pred;
+  gfl_matrix target;      /* dense targets (own dtype or the compute type), or NULL and labels given */
+  const void* labels;     /* (rows,) contiguous; outside [0, cols) is background */
+  int32_t label_dtype;    /* GFL_INT64 or GFL_INT32 */
+  const void* scores;     /* (rows,) contiguous, compute type; QFL with labels only */
+  gfl_matrix weight;      /* compute type; col_stride 0 for one weight a row */
+  gfl_matrix grad_loss;   /* backward: the incoming gradient, compute type, strides 0 where reduced */
+  gfl_reduction reduction;
+  void* loss;             /* forward: compute type, contiguous: 1, (rows,) or (rows, cols) */
+  gfl_matrix grad;        /* pred's dtype. Forward: NULL, or d loss / d pred in the same pass. Backward: the result */
+  void* workspace;        /* gfl_workspace_bytes() bytes */
+} gfl_class_loss;
+
+GFL_API int gfl_class_loss_forward(const gfl_device* device, const gfl_class_loss* op);
+GFL_API int gfl_class_loss_backward(const gfl_device* device, const gfl_class_loss* op);
+
+/* ---- losses and expectations over a softmax of bins ------------------------------------------- */
+
+typedef struct gfl_dfl {
+  int64_t rows;
+  int64_t bins;              /* 2 .. 256 */
+  gfl_bins logits;           /* batch 1, one side, length rows */
+  const void* target;        /* (rows,) contiguous, compute type */
+  const void* bin_values;    /* (bins,) increasing, compute type; NULL: first_bin, first_bin + 1, ... */
+  double first_bin;
+  const void* left_weight;   /* (rows,) contiguous, compute type; both or neither */
+  const void* right_weight;
+  const void* weight;        /* (rows,) contiguous, compute type */
+  const void* grad_loss;     /* backward: compute type */
+  int64_t grad_loss_stride;  /* 0: one value, 1: one a row */
+  gfl_reduction reduction;   /* SUM or ROWS */
+  void* loss;
+  gfl_bins grad;
+  void* workspace;
+} gfl_dfl;
+
+GFL_API int gfl_dfl_forward(const gfl_device* device, const gfl_dfl* op);
+GFL_API int gfl_dfl_backward(const gfl_device* device, const gfl_dfl* op);
+
+typedef struct gfl_integral {
+  int64_t batch;
+  int64_t sides;
+  int64_t bins;
+  int64_t length;
+  gfl_bins logits;
+  const void* bin_values; /* (bins,), compute type; NULL: 0, 1, ... */
+  gfl_bins output;        /* (batch, sides, length): channel = side. Forward: written. Backward: the incoming gradient */
+  gfl_bins grad;          /* backward: written */
+} gfl_integral;
+
+GFL_API int gfl_integral_forward(const gfl_device* device, const gfl_integral* op);
+GFL_API int gfl_integral_backward(const gfl_device* device, const gfl_integral* op);
+
+/* ---- boxes ------------------------------------------------------------------------------------ */
+
+typedef enum gfl_iou_kind { GFL_IOU = 0, GFL_GIOU = 1, GFL_DIOU = 2, GFL_CIOU = 3 } gfl_iou_kind;
+
+typedef enum gfl_iou_transform {
+  GFL_IOU_LINEAR = 0, /* 1 - iou */
+  GFL_IOU_SQUARE = 1, /* 1 - iou^2 */
+  GFL_IOU_LOG = 2     /* -log(iou) */
+} gfl_iou_transform;
+
+typedef enum gfl_eps_rule {
+  GFL_EPS_FLOOR = 0, /* max(denominator, eps), as mmdet's overlaps */
+  GFL_EPS_ADD = 1    /* denominator + eps, as torchvision's losses */
+} gfl_eps_rule;
+
+typedef struct gfl_iou_options {
+  int32_t kind;
+  int32_t transform; /* GFL_IOU only; the other kinds are linear */
+  int32_t eps_rule;  /* GFL_IOU and GFL_GIOU; DIoU and CIoU always add */
+  double eps;
+} gfl_iou_options;
+
+typedef struct gfl_iou_loss {
+  gfl_iou_options options;
+  int64_t rows;
+  gfl_matrix pred;   /* (rows, 4) xyxy */
+  gfl_matrix target; /* (rows, 4), pred's dtype or the compute type */
+  const void* weight;
+  const void* grad_loss;
+  int64_t grad_loss_stride;
+  gfl_reduction reduction; /* SUM or ROWS */
+  void* loss;
+  gfl_matrix grad; /* pred's dtype */
+  void* workspace;
+} gfl_iou_loss;
+
+GFL_API int gfl_iou_loss_forward(const gfl_device* device, const gfl_iou_loss* op);
+GFL_API int gfl_iou_loss_backward(const gfl_device* device, const gfl_iou_loss* op);
+
+typedef struct gfl_box_iou {
+  int64_t rows;    /* boxes in a */
+  int64_t cols;    /* boxes in b; aligned: 1, and b's row moves with a's */
+  int32_t aligned;
+  gfl_matrix a;    /* (rows, 4); b's dtype */
+  gfl_matrix b;
+  double eps;      /* floor of the union */
+  void* iou;       /* (rows, cols) contiguous, compute type */
+} gfl_box_iou;
+
+GFL_API int gfl_box_iou_forward(const gfl_device* device, const gfl_box_iou* op);
+
+/* Four edge distributions per positive against one target box: DFL, decoded box, quality, IoU loss. */
+typedef struct gfl_box_distribution_loss {
+  gfl_iou_options options;
+  int64_t rows;
+  int64_t bins;
+  gfl_bins logits;           /* batch 1, four sides, length rows */
+  const void* anchor_points; /* (rows, 2) contiguous, compute type, pixels */
+  const void* target_boxes;  /* (rows, 4) contiguous, compute type, pixels */
+  const void* strides;       /* (rows,), compute type: pixels per bin; NULL: stride */
+  double stride;
+  double target_margin;      /* distances are clamped to [0, bins - 1 - target_margin] */
+  const void* weight;        /* (rows,), compute type */
+  gfl_reduction reduction;   /* of both losses */
+  void* loss_iou;            /* forward: 1 or (rows,), compute type */
+  void* loss_dfl;
+  void* boxes;               /* forward: (rows, 4) decoded xyxy in pixels, compute type */
+  void* quality;             /* forward: (rows,) plain IoU, union floored by 1e-6 stride units, compute type */
+  const void* grad_iou;      /* backward: compute type */
+  const void* grad_dfl;
+  int64_t grad_loss_stride;  /* 0: one value, 1: one a row */
+  gfl_bins grad;             /* backward */
+  void* workspace;
+} gfl_box_distribution_loss;
+
+GFL_API int gfl_box_distribution_loss_forward(const gfl_device* device, const gfl_box_distribution_loss* op);
+GFL_API int gfl_box_distribution_loss_backward(const gfl_device* device, const gfl_box_distribution_loss* op);
+
+/* ---- the paper's unified form, element by element ---------------------------------------------- */
+
+/* A flat input of `size` values: stride 1, or stride 0 for one value shared by all. */
+typedef struct gfl_flat {
+  const void* data;
+  int64_t stride;
+} gfl_flat;
+
+typedef struct gfl_generalized_focal {
+  int64_t size;
+  int32_t dtype; /* of p_left, p_right and both gradients */
+  double beta;
+  gfl_flat p_left;
+  gfl_flat p_right;
+  gfl_flat y; /* y, y_left, y_right, weight, grad_loss: compute type */
+  gfl_flat y_left;
+  gfl_flat y_right;
+  gfl_flat weight;
+  gfl_flat grad_loss;
+  gfl_reduction reduction; /* SUM or ROWS (every element a row) */
+  void* loss;
+  void* grad_left; /* backward; contiguous, either may be NULL */
+  void* grad_right;
+  void* workspace;
+} gfl_generalized_focal;
+
+GFL_API int gfl_generalized_focal_forward(const gfl_device* device, const gfl_generalized_focal* op);
+GFL_API int gfl_generalized_focal_backward(const gfl_device* device, const gfl_generalized_focal* op);
+
+/* ---- shared ----------------------------------------------------------------------------------- */
+
+/* data *= *factor in place, and nothing at all where *factor is 1. data is dense; factor: compute type. */
+GFL_API int gfl_scale_gradient(const gfl_device* device, void* data, int32_t dtype, int64_t size, const void* factor);
+
+/* Bytes of scratch that a forward with a SUM reduction over `rows` x `cols` elements needs. */
+GFL_API int64_t gfl_workspace_bytes(const gfl_device* device, int64_t rows, int64_t cols);
+
+/* What went wrong in the last call of this thread that did not return GFL_OK. */
+GFL_API const char* gfl_last_error(void);
+
+GFL_API int gfl_has_cuda(void);               /* compiled in; says nothing of a driver */
+GFL_API const char* gfl_cuda_architectures(void);
+GFL_API const char* gfl_cpu_isa(void);        /* "baseline", "avx2" or "avx512": the one in use */
+GFL_API int gfl_set_cpu_isa(const char* isa); /* for tests and benchmarks; an unknown or unsupported one is an error */
+GFL_API int gfl_cpu_threads(void);            /* how many the next call would use */
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* GFL_H */
