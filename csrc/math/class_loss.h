@@ -1,0 +1,113 @@
+// Dense classification losses of one logit x (or one probability p), and their derivatives; p, q, bce: see sigmoid.h.
+//
+// Quality focal loss, d = p - t
+//   negative  L = p^b sp(x)         L' = p^b (p + b q sp(x))                  since (p^b)' = b p^b q
+//   dense     L = |d|^b bce(x, t)   L' = |d|^b d + b |d|^(b-1) sign(d) p q bce(x, t)
+//   positive  the dense form with t = score; t = 0 makes the dense form the negative one.
+//   bce' = p - t is taken as p (1 - t) - q t, exact relative to the result for t = 0 and 1.
+// The same of probabilities, with BCE as torch has it: logs clamped at -100, bce' = (p - t) / max(p q, 1e-12).
+//   A probability outside [0, 1] gives NaN.
+// Sigmoid focal loss, u = p (1 - t) + q t, a = alpha t + (1 - alpha)(1 - t)
+//   dense     L = a u^g bce(x, t)   L' = a (u^g (p - t) + g u^(g-1) (1 - 2t) p q bce(x, t))
+//   negative  t = 0: (1 - alpha) times QFL's negative;   positive  t = 1: alpha times the same of -x.
+//
+// At x = +-infinity one factor is 0 while bce is infinite; the limit of their product is 0, hence capped(bce).
+#pragma once
+
+#include "sigmoid.h"
+
+namespace gfl {
+
+template <class Exponent>
+struct QualityFocal {
+  Exponent beta;
+
+  template <class T>
+  GFL_MEMBER LossGrad<T> negative(T x) const {
+    const SigmoidParts<T> parts = sigmoid_parts(x);
+    const T modulation = beta.of_sigmoid(x, parts);
+    const T bce = softplus(x, parts);
+    return {modulation * bce, modulation * (parts.p + beta.template value<T>() * (parts.q * capped(bce)))};
+  }
+
+  template <class T>
+  GFL_MEMBER LossGrad<T> dense(T x, T target) const {
+    const SigmoidParts<T> parts = sigmoid_parts(x);
+    const T d = parts.p * (1.0f - target) - parts.q * target;
+    const T distance = absolute(d);
+    const T bce = bce_with_logits(x, target, parts);
+    const T modulation = beta.of(distance);
+    const T steep = beta.slope(distance) * (parts.p * parts.q * capped(bce));
+    const T pull = select(d > T(), steep, select(d == T(), T(), -steep));
+    return {modulation * bce, modulation * d + pull};
+  }
+
+  template <class T>
+  GFL_MEMBER LossGrad<T> positive(T x, T score) const {
+    return dense(x, score);
+  }
+};
+
+template <class Exponent>
+struct QualityFocalProbability {
+  Exponent beta;
+
+  template <class T>
+  GFL_MEMBER LossGrad<T> dense(T p, T target) const {
+    const T floor = constant<T>(-100.0);
+    const T log_p = maximum(logarithm(p), floor);
+    const T log_q = maximum(log_complement(p), floor);
+    const T bce = -(target * log_p + (1.0f - target) * log_q);
+    const T variance = maximum(p * (1.0f - p), constant<T>(1e-12));
+    const T d = p - target;
+    const T distance = absolute(d);
+    const T modulation = beta.of(distance);
+    const T steep = beta.slope(distance) * bce;
+    const T pull = select(d > T(), steep, select(d == T(), T(), -steep));
+    const T inside = select(p >= T(), select(p <= constant<T>(1.0), T(), constant<T>(NAN)), constant<T>(NAN));
+    return {modulation * bce + inside, modulation * (d / variance) + pull + inside};
+  }
+
+  template <class T>
+  GFL_MEMBER LossGrad<T> negative(T p) const {
+    return dense(p, T());
+  }
+  template <class T>
+  GFL_MEMBER LossGrad<T> positive(T p, T score) const {
+    return dense(p, score);
+  }
+};
+
+template <class Exponent>
+struct SigmoidFocal {
+  Exponent gamma;
+  double alpha;
+
+  template <class T>
+  GFL_MEMBER LossGrad<T> negative(T x) const {
+    const LossGrad<T> term = QualityFocal<Exponent>{gamma}.negative(x);
+    const T share = constant<T>(1.0 - alpha);
+    return {share * term.loss, share * term.grad};
+  }
+
+  template <class T>
+  GFL_MEMBER LossGrad<T> positive(T x, T) const {
+    const LossGrad<T> term = QualityFocal<Exponent>{gamma}.negative(-x);
+    const T share = constant<T>(alpha);
+    return {share * term.loss, -(share * term.grad)};
+  }
+
+  template <class T>
+  GFL_MEMBER LossGrad<T> dense(T x, T target) const {
+    const SigmoidParts<T> parts = sigmoid_parts(x);
+    const T rest = 1.0f - target;
+    const T u = parts.p * rest + parts.q * target;
+    const T share = constant<T>(alpha) * target + constant<T>(1.0 - alpha) * rest;
+    const T bce = bce_with_logits(x, target, parts);
+    const T modulation = gamma.of(u);
+    const T pull = gamma.slope(u) * ((rest - target) * (parts.p * parts.q * capped(bce)));
+    return {share * (modulation * bce), share * (modulation * (parts.p * rest - parts.q * target) + pull)};
+  }
+};
+
+}  // namespace gfl

@@ -1,0 +1,125 @@
+// exp, log, log1p, powers and atan for float and vectors of float, to about 1 ulp; double goes to the C library.
+//
+// exp   x = n ln2 + r, |r| <= ln2 / 2: a minimax polynomial of degree 6 for e^r (relative error 2e-9), times 2^n.
+// log   x = m 2^n with m in [sqrt(1/2), sqrt(2)): n ln2 + log m.
+// log m = 2 atanh(s), s = (m - 1) / (m + 1): s times a polynomial in s^2, minimax for s in [0, 1/3] (4e-9).
+//       The same polynomial gives log1p(e) for e in [0, 1] with s = e / (2 + e), exact relative to a tiny e.
+// atan  z times a polynomial of degree 9 in z^2 for |z| <= 1 (2.4e-9); beyond, pi/2 - atan(1/z).
+#pragma once
+
+#include "portable.h"
+
+namespace gfl {
+
+// max and min as torch has them: a NaN on either side comes out.
+template <class T>
+GFL_FN T maximum(T a, T b) {
+  return select(a > b, a, select(b >= a, b, a + b));
+}
+template <class T>
+GFL_FN T minimum(T a, T b) {
+  return select(a < b, a, select(b <= a, b, a + b));
+}
+
+// The cap that keeps 0 * infinity from being NaN; a NaN passes through.
+template <class T>
+GFL_FN T capped(T x) {
+  const T huge = constant<T>(3.4028234663852886e38);
+  return select(x > huge, huge, x);
+}
+
+// e^x for x in [-infinity, 88]. Below -87.3 it is 0: what the true value would add to a loss is under 1e-37.
+template <class T>
+GFL_FN T exponential(T x) {
+  const T magic = constant<T>(12582912.0);  // 1.5 * 2^23, see power_of_two
+  const T shifted = fused(x, constant<T>(1.4426950408889634), magic);
+  const T n = shifted - magic;
+  T r = fused(n, constant<T>(-0.693359375), x);
+  r = fused(n, constant<T>(2.12194440e-4), r);
+  T p = constant<T>(0.0013836742142);
+  p = fused(p, r, constant<T>(0.0083748986945));
+  p = fused(p, r, constant<T>(0.0416682325304));
+  p = fused(p, r, constant<T>(0.1666641980410));
+  p = fused(p, r, constant<T>(0.4999999105930));
+  p = fused(p, r, constant<T>(1.0));
+  p = fused(p, r, constant<T>(1.0));
+  return select(x < constant<T>(-87.3), T(), p * power_of_two(shifted));
+}
+
+#if defined(__CUDA_ARCH__)
+// Three instructions more than a bare ex2: the rounding error of x log2(e) is carried, so that e^-80 is as exact as e^-1.
+GFL_FN float exponential(float x) {
+  const float high = x * 1.44269504f;
+  const float low = fused(x, 1.92596299e-8f, fused(x, 1.44269504f, -high));
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(high));
+  return x < -87.3f ? 0.0f : fused(y * 0.693147181f, low, y);
+}
+#endif
+GFL_FN double exponential(double x) { return ::exp(x); }
+
+// atanh(s) / s for |s| <= 1/3.
+template <class T>
+GFL_FN T atanh_over_s(T s) {
+  const T z = s * s;
+  T p = constant<T>(0.1408916711807);
+  p = fused(p, z, constant<T>(0.1398030072451));
+  p = fused(p, z, constant<T>(0.2001245468855));
+  p = fused(p, z, constant<T>(0.3333315849304));
+  return fused(p, z, constant<T>(1.0));
+}
+
+// log x for a normal x; 0 gives -infinity, infinity itself, a negative x or a NaN gives NaN.
+template <class T>
+GFL_FN T logarithm(T x) {
+  T m;
+  const T n = split_exponent(x, m);
+  const T s = (m - 1.0f) / (m + 1.0f);
+  const T log_m = (s + s) * atanh_over_s(s);
+  const T result = fused(n, constant<T>(0.693359375), fused(n, constant<T>(-2.12194440e-4), log_m));
+  const T infinity = constant<T>(HUGE_VAL);
+  const T not_positive = select(x == T(), -infinity, infinity - infinity);
+  return select(x > T(), select(x < infinity, result, x), not_positive);
+}
+GFL_FN double logarithm(double x) { return ::log(x); }
+
+// log(1 - p) for p in [0, 1], exact relative to a tiny p; 1 gives -infinity.
+template <class T>
+GFL_FN T log_complement(T p) {
+  const T s = p / (2.0f - p);
+  return select(p < constant<T>(0.5), -(s + s) * atanh_over_s(s), logarithm(1.0f - p));
+}
+GFL_FN double log_complement(double p) { return ::log1p(-p); }
+
+// base^exponent for base >= 0 with 0^0 = 1; capped at e^88.
+template <class T>
+GFL_FN T power(T base, double exponent) {
+  const T product = constant<T>(exponent) * logarithm(base);
+  const T most = constant<T>(88.0);
+  const T result = exponential(select(product > most, most, product));
+  return exponent == 0.0 ? constant<T>(1.0) : result;
+}
+GFL_FN double power(double base, double exponent) { return ::pow(base, exponent); }
+
+template <class T>
+GFL_FN T arctangent(T x) {
+  const T a = absolute(x);
+  const T one = constant<T>(1.0);
+  const T z = select(a > one, one / a, a);
+  const T square = z * z;
+  T p = constant<T>(-0.0017539299338);
+  p = fused(p, square, constant<T>(0.0107269464061));
+  p = fused(p, square, constant<T>(-0.0308046005666));
+  p = fused(p, square, constant<T>(0.0575521029532));
+  p = fused(p, square, constant<T>(-0.0837731510401));
+  p = fused(p, square, constant<T>(0.1094203069806));
+  p = fused(p, square, constant<T>(-0.1426193267107));
+  p = fused(p, square, constant<T>(0.1999826580286));
+  p = fused(p, square, constant<T>(-0.3333328366280));
+  p = fused(p, square, one) * z;
+  const T angle = select(a > one, constant<T>(1.5707963267949) - p, p);
+  return select(x < T(), -angle, angle);
+}
+GFL_FN double arctangent(double x) { return ::atan(x); }
+
+}  // namespace gfl

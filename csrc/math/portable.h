@@ -1,0 +1,87 @@
+// What g++, clang and nvcc need to agree on, and the primitives that differ between a scalar and a SIMD vector.
+//
+// Every formula in this folder is a template over T: float or double (a CUDA thread, a tail, a positive) or a vector of
+// floats. cpu/vec.h overloads the primitives below for vectors and must come before the formulas, since neither kind
+// has a namespace in which a compiler would look later.
+//
+// Both compilers run with contraction off, so that a formula rounds alike everywhere; where a fused step is wanted,
+// `fused` says so.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__CUDACC__)
+#define GFL_FN static __host__ __device__ __forceinline__
+#define GFL_MEMBER __host__ __device__ __forceinline__
+#else
+#define GFL_FN static inline __attribute__((always_inline))
+#define GFL_MEMBER inline __attribute__((always_inline))
+#endif
+
+namespace gfl {
+
+template <class T>
+struct LossGrad {
+  T loss;
+  T grad;
+};
+
+// A parameter in the formula's own precision.
+template <class T>
+struct Constant {
+  static GFL_MEMBER T of(double value) { return T() + static_cast<float>(value); }
+};
+template <>
+struct Constant<double> {
+  static GFL_MEMBER double of(double value) { return value; }
+};
+template <class T>
+GFL_FN T constant(double value) {
+  return Constant<T>::of(value);
+}
+
+GFL_FN float select(bool condition, float yes, float no) { return condition ? yes : no; }
+GFL_FN double select(bool condition, double yes, double no) { return condition ? yes : no; }
+GFL_FN float absolute(float x) { return fabsf(x); }
+GFL_FN double absolute(double x) { return fabs(x); }
+GFL_FN float fused(float a, float b, float c) { return fmaf(a, b, c); }
+GFL_FN double fused(double a, double b, double c) { return ::fma(a, b, c); }
+
+// One division on the CPU; one special-function result (1 ulp) on the GPU. x must be finite and normal.
+GFL_FN float reciprocal(float x) {
+#if defined(__CUDA_ARCH__)
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return 1.0f / x;
+#endif
+}
+GFL_FN double reciprocal(double x) { return 1.0 / x; }
+
+GFL_FN uint32_t float_bits(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+GFL_FN float bits_float(uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// 2^n, where n + 1.5 * 2^23 is given: adding that number left n in the low bits of the mantissa.
+GFL_FN float power_of_two(float shifted) { return bits_float((float_bits(shifted) + 127u) << 23); }
+
+// x = mantissa * 2^n with mantissa in [sqrt(1/2), sqrt(2)), for a normal x > 0; returns n.
+GFL_FN float split_exponent(float x, float& mantissa) {
+  const uint32_t bits = float_bits(x);
+  const int32_t n = static_cast<int32_t>(bits - 0x3f3504f3u) >> 23;
+  mantissa = bits_float(bits - (static_cast<uint32_t>(n) << 23));
+  return static_cast<float>(n);
+}
+
+}  // namespace gfl
