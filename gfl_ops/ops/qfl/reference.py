@@ -1,0 +1,46 @@
+"""Quality Focal Loss: |t - p|^beta * BCE(p, t), summed over the classes (Li et al. 2020, equation 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..._reduce import reduce_loss
+from .._formulas import abs_power, bce_with_logits, sigmoid_pair, widen
+
+
+def quality_focal_loss(
+    pred: Tensor,
+    target: Tensor | tuple[Tensor, Tensor],
+    weight: Tensor | None = None,
+    beta: float = 2.0,
+    reduction: str = "mean",
+    avg_factor: float | Tensor | None = None,
+    activated: bool = False,
+) -> Tensor:
+    x = widen(pred)
+    t = (target if isinstance(target, Tensor) else _quality_at_label(*target, pred.shape[1])).to(x.dtype)
+    loss = _of_probability(x, t, beta) if activated else _of_logit(x, t, beta)
+    return reduce_loss(loss.sum(1), weight, reduction, avg_factor)
+
+
+def _quality_at_label(label: Tensor, score: Tensor, num_classes: int) -> Tensor:
+    """(N, C): the score at each positive's own class, 0 elsewhere; a label outside [0, C) is background."""
+    classes = torch.arange(num_classes, device=label.device)
+    return torch.where(label[:, None] == classes, score[:, None], 0.0)
+
+
+def _of_logit(x: Tensor, t: Tensor, beta: float) -> Tensor:
+    p, not_p = sigmoid_pair(x)
+    distance = (1 - t) * p - t * not_p  # p - t, exact relative to the result for t = 0 and 1
+    return abs_power(distance, beta) * bce_with_logits(x, t)
+
+
+def _of_probability(p: Tensor, t: Tensor, beta: float) -> Tensor:
+    """BCE as torch has it: logs clamped at -100, its gradient (p - t) / max(p (1 - p), 1e-12)."""
+    valid = torch.where((p >= 0) & (p <= 1), 1.0, torch.nan)  # multiplied in, it makes the gradient NaN as well
+    p = p * valid
+    with torch.autocast("cuda", enabled=False):  # which forbids this BCE whatever the dtype
+        bce = F.binary_cross_entropy(p.nan_to_num(0.5), t, reduction="none")
+    return abs_power(p - t, beta) * bce * valid
