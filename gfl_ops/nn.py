@@ -1,0 +1,214 @@
+"""The losses and the integral as modules with mmdet 3.x's constructor and forward arguments.
+
+Swapping the class in a config changes nothing else; an all-zero weight gives zero without asking the device.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .ops.dfl import distribution_focal_loss
+from .ops.focal import sigmoid_focal_loss
+from .ops.integral import integral
+from .ops.iou import ciou_loss, diou_loss, giou_loss, iou_loss
+from .ops.qfl import quality_focal_loss
+
+__all__ = [
+    "CIoULoss",
+    "DIoULoss",
+    "DistributionFocalLoss",
+    "GIoULoss",
+    "Integral",
+    "IoULoss",
+    "QualityFocalLoss",
+    "SigmoidFocalLoss",
+]
+
+
+class _Loss(nn.Module):
+    """loss_weight * function(pred, target, ...), reduced as the constructor says unless the call overrides it."""
+
+    _function: Callable[..., Tensor]
+
+    def __init__(self, reduction: str, loss_weight: float) -> None:
+        super().__init__()
+        if reduction not in ("none", "mean", "sum"):
+            raise ValueError(f"{type(self).__name__}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+        self.reduction = reduction
+        self.loss_weight = loss_weight
+
+    def _formula(self) -> dict[str, Any]:
+        """The function's arguments that the constructor fixed. Read at every call: an attribute may be changed."""
+        return {}
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor | tuple[Tensor, Tensor],
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        return self._function(
+            pred,
+            target,
+            weight,
+            reduction=self.reduction if reduction_override is None else reduction_override,
+            avg_factor=avg_factor,
+            _loss_weight=self.loss_weight,
+            **self._formula(),
+            **kwargs,
+        )
+
+    def extra_repr(self) -> str:
+        return _arguments(self)
+
+
+def _arguments(module: nn.Module) -> str:
+    names = [name for name in inspect.signature(type(module)).parameters if hasattr(module, name)]
+    return ", ".join(f"{name}={getattr(module, name)!r}" for name in names)
+
+
+def _require_sigmoid(module: nn.Module, use_sigmoid: bool) -> None:
+    if not use_sigmoid:
+        raise ValueError(
+            f"{type(module).__name__}: use_sigmoid must be True, got {use_sigmoid!r}; softmax has no such loss"
+        )
+
+
+class QualityFocalLoss(_Loss):
+    """:func:`gfl_ops.quality_focal_loss` of (N, C) logits, or of probabilities with ``activated=True``."""
+
+    _function = staticmethod(quality_focal_loss)
+
+    def __init__(
+        self,
+        use_sigmoid: bool = True,
+        beta: float = 2.0,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+        activated: bool = False,
+    ) -> None:
+        super().__init__(reduction, loss_weight)
+        _require_sigmoid(self, use_sigmoid)
+        self.use_sigmoid = use_sigmoid
+        self.beta = beta
+        self.activated = activated
+
+    def _formula(self) -> dict[str, Any]:
+        return {"beta": self.beta, "activated": self.activated}
+
+
+class SigmoidFocalLoss(_Loss):
+    """:func:`gfl_ops.sigmoid_focal_loss` of (N, C) logits: mmdet's FocalLoss."""
+
+    _function = staticmethod(sigmoid_focal_loss)
+
+    def __init__(
+        self,
+        use_sigmoid: bool = True,
+        gamma: float = 2.0,
+        alpha: float = 0.25,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+        activated: bool = False,
+    ) -> None:
+        super().__init__(reduction, loss_weight)
+        _require_sigmoid(self, use_sigmoid)
+        if activated:
+            raise ValueError(
+                f"SigmoidFocalLoss: activated must be False, got {activated!r}; the loss is defined on logits"
+            )
+        self.use_sigmoid = use_sigmoid
+        self.gamma = gamma
+        self.alpha = alpha
+        self.activated = activated
+
+    def _formula(self) -> dict[str, Any]:
+        return {"gamma": self.gamma, "alpha": self.alpha}
+
+
+class DistributionFocalLoss(_Loss):
+    """:func:`gfl_ops.distribution_focal_loss` of (N, bins) logits."""
+
+    _function = staticmethod(distribution_focal_loss)
+
+    def __init__(self, reduction: str = "mean", loss_weight: float = 1.0) -> None:
+        super().__init__(reduction, loss_weight)
+
+
+class IoULoss(_Loss):
+    """-log(IoU) of aligned xyxy boxes; ``mode`` "linear" gives 1 - IoU, "square" 1 - IoU^2.
+
+    ``linear=True`` is the older spelling of ``mode="linear"``.
+    """
+
+    _function = staticmethod(iou_loss)
+
+    def __init__(
+        self,
+        linear: bool = False,
+        eps: float = 1e-6,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+        mode: str = "log",
+    ) -> None:
+        super().__init__(reduction, loss_weight)
+        if mode not in ("linear", "square", "log"):
+            raise ValueError(f"IoULoss: mode must be 'linear', 'square' or 'log', got {mode!r}")
+        self.mode = "linear" if linear else mode
+        self.linear = linear
+        self.eps = eps
+
+    def _formula(self) -> dict[str, Any]:
+        return {"kind": "iou", "transform": self.mode, "eps": self.eps}
+
+
+class _EpsLoss(_Loss):
+    def __init__(self, eps: float = 1e-6, reduction: str = "mean", loss_weight: float = 1.0) -> None:
+        super().__init__(reduction, loss_weight)
+        self.eps = eps
+
+    def _formula(self) -> dict[str, Any]:
+        return {"eps": self.eps}
+
+
+class GIoULoss(_EpsLoss):
+    """:func:`gfl_ops.giou_loss` of aligned xyxy boxes."""
+
+    _function = staticmethod(giou_loss)
+
+
+class DIoULoss(_EpsLoss):
+    """:func:`gfl_ops.diou_loss` of aligned xyxy boxes."""
+
+    _function = staticmethod(diou_loss)
+
+
+class CIoULoss(_EpsLoss):
+    """:func:`gfl_ops.ciou_loss` of aligned xyxy boxes."""
+
+    _function = staticmethod(ciou_loss)
+
+
+class Integral(nn.Module):
+    """The expectation of 4 softmax distributions over 0..reg_max: (..., 4 * (reg_max + 1)) to (-1, 4)."""
+
+    project: Tensor
+
+    def __init__(self, reg_max: int = 16) -> None:
+        super().__init__()
+        self.reg_max = reg_max
+        self.register_buffer("project", torch.linspace(0, reg_max, reg_max + 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return integral(x.reshape(-1, 4 * (self.reg_max + 1)), self.project)
+
+    def extra_repr(self) -> str:
+        return _arguments(self)
