@@ -1,8 +1,11 @@
-// Softmax over the bins of one distribution, in place: z_k <- e^(z_k - m), m = max z. `Bins` is anything with
-// operator()(k) -> T&: a column of a tile of vectors on the CPU, a row of shared memory or registers on the GPU.
+// Softmax over the bins of one distribution. `Bins` is anything with operator()(k) -> T&: a column of vectors on the
+// CPU, a row of shared memory or of registers on the GPU.
 //
-// Infinite logits take their limit: z_k = m gives e^0 = 1 even where m is infinite, so that one +infinity takes all
-// and nothing but -infinity is uniform. A NaN makes the maximum NaN and with it every value.
+//   z_k = x_k - max x,   e_k = e^(z_k),   p_k = e_k / sum e
+//   expectation E = sum p_k v_k,   dE/dx_k = p_k (v_k - E)
+//
+// Infinite logits take their limit: x_k = max x gives z_k = 0 even where both are infinite, so that one +infinity takes
+// all and nothing but -infinity is uniform. A NaN makes the maximum NaN and with it every probability.
 #pragma once
 
 #include "elementary.h"
@@ -10,35 +13,44 @@
 namespace gfl {
 
 template <class T, class Bins>
-GFL_FN T bins_maximum(const Bins& z, int bins) {
-  T most = z(0);
-  for (int k = 1; k < bins; ++k) most = maximum(most, z(k));
+GFL_FN T bins_maximum(const Bins& x, int bins) {
+  T most = x(0);
+  for (int k = 1; k < bins; ++k) most = maximum(most, x(k));
   return most;
 }
 
-// e^(z - m) where m is the maximum.
 template <class T>
-GFL_FN T shifted_exponential(T z, T most) {
-  return select(z == most, constant<T>(1.0), exponential(z - most));
+GFL_FN T shifted_logit(T x, T most) {
+  return select(x == most, T(), x - most);
 }
 
-// Returns the sum of the e^(z_k - m) that it leaves behind.
+// Leaves e_k in place of x_k and returns their sum.
 template <class T, class Bins>
-GFL_FN T softmax_in_place(const Bins& z, int bins, T most) {
+GFL_FN T softmax_in_place(const Bins& x, int bins) {
+  const T most = bins_maximum<T>(x, bins);
   T sum = T();
   for (int k = 0; k < bins; ++k) {
-    z(k) = shifted_exponential(z(k), most);
-    sum = sum + z(k);
+    const T e = exponential(shifted_logit(x(k), most));
+    x(k) = e;
+    sum = sum + e;
   }
   return sum;
 }
 
-// sum_k p_k v_k from the e^(z_k - m); values(k) is a scalar.
+// E from the e_k; values(k) is a scalar.
 template <class T, class Bins, class Values>
 GFL_FN T bins_expectation(const Bins& e, int bins, T inverse_sum, const Values& values) {
   T total = T();
   for (int k = 0; k < bins; ++k) total = total + e(k) * values(k);
   return total * inverse_sum;
+}
+
+// Leaves upstream * dE/dx_k in place of e_k.
+template <class T, class Bins, class Values>
+GFL_FN void expectation_gradient(const Bins& e, int bins, T inverse_sum, const Values& values, T expectation,
+                                 T upstream) {
+  const T factor = upstream * inverse_sum;
+  for (int k = 0; k < bins; ++k) e(k) = e(k) * (factor * (values(k) - expectation));
 }
 
 }  // namespace gfl

@@ -1,0 +1,198 @@
+// The C ABI: checks what only the core can know, then hands on to the CPU's table of kernels or to CUDA.
+#include <atomic>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+
+#include "cpu/kernels.h"
+#include "cpu/parallel.h"
+#include "error.h"
+#include "gfl.h"
+
+#if defined(GFL_WITH_CUDA)
+#include "cuda/cuda_ops.h"
+#endif
+
+namespace gfl {
+namespace {
+
+thread_local char last_error[512] = "";
+
+struct Isa {
+  const char* name;
+  const CpuKernels* kernels;
+  bool (*supported)();
+};
+
+// Best first.
+const Isa kIsas[] = {
+#if defined(__x86_64__)
+    {"avx512", &kernels_avx512,
+     [] {
+       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+     }},
+    {"avx2", &kernels_avx2, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+#endif
+    {"baseline", &kernels_baseline, [] { return true; }},
+};
+
+const Isa* best_isa() {
+  for (const Isa& isa : kIsas) {
+    if (isa.supported()) return &isa;
+  }
+  return nullptr;
+}
+
+std::atomic<const Isa*>& current_isa() {
+  static std::atomic<const Isa*> isa{best_isa()};
+  return isa;
+}
+
+const CpuKernels& cpu() { return *current_isa().load(std::memory_order_relaxed)->kernels; }
+
+int no_such_device(const gfl_device& device) {
+  if (device.kind == GFL_CUDA) {
+    return fail(GFL_ERROR_UNSUPPORTED, "this build of the native core has no CUDA kernels (nvcc was not found, or "
+                                       "GFL_CUDA=off was set, when it was built)");
+  }
+  return fail(GFL_ERROR_ARGUMENT, "unknown device kind %d", static_cast<int>(device.kind));
+}
+
+int bad_bins(int64_t bins) {
+  return fail(GFL_ERROR_ARGUMENT, "bins must be 2 to 256, got %lld", static_cast<long long>(bins));
+}
+
+bool bins_allowed(int64_t bins) { return bins >= 2 && bins <= 256; }
+
+}  // namespace
+
+int fail(gfl_status status, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(last_error, sizeof last_error, format, arguments);
+  va_end(arguments);
+  return status;
+}
+
+}  // namespace gfl
+
+using gfl::Pass;
+
+// One line an entry point: where it runs is all that differs.
+#if defined(GFL_WITH_CUDA)
+#define GFL_DISPATCH(device, cpu_call, cuda_call)            \
+  if ((device)->kind == GFL_CPU) return gfl::cpu().cpu_call; \
+  if ((device)->kind == GFL_CUDA) return gfl::cuda::cuda_call; \
+  return gfl::no_such_device(*(device))
+#else
+#define GFL_DISPATCH(device, cpu_call, cuda_call)            \
+  if ((device)->kind == GFL_CPU) return gfl::cpu().cpu_call; \
+  return gfl::no_such_device(*(device))
+#endif
+
+extern "C" {
+
+int gfl_class_loss_forward(const gfl_device* device, const gfl_class_loss* op) {
+  GFL_DISPATCH(device, class_loss(*op, Pass::kForward), class_loss_forward(*device, *op));
+}
+
+int gfl_class_loss_backward(const gfl_device* device, const gfl_class_loss* op) {
+  GFL_DISPATCH(device, class_loss(*op, Pass::kBackward), class_loss_backward(*device, *op));
+}
+
+int gfl_dfl_forward(const gfl_device* device, const gfl_dfl* op) {
+  if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
+  GFL_DISPATCH(device, dfl(*op, Pass::kForward), dfl_forward(*device, *op));
+}
+
+int gfl_dfl_backward(const gfl_device* device, const gfl_dfl* op) {
+  if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
+  GFL_DISPATCH(device, dfl(*op, Pass::kBackward), dfl_backward(*device, *op));
+}
+
+int gfl_integral_forward(const gfl_device* device, const gfl_integral* op) {
+  if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
+  GFL_DISPATCH(device, integral(*op, Pass::kForward), integral_forward(*device, *op));
+}
+
+int gfl_integral_backward(const gfl_device* device, const gfl_integral* op) {
+  if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
+  GFL_DISPATCH(device, integral(*op, Pass::kBackward), integral_backward(*device, *op));
+}
+
+int gfl_iou_loss_forward(const gfl_device* device, const gfl_iou_loss* op) {
+  GFL_DISPATCH(device, iou_loss(*op, Pass::kForward), iou_loss_forward(*device, *op));
+}
+
+int gfl_iou_loss_backward(const gfl_device* device, const gfl_iou_loss* op) {
+  GFL_DISPATCH(device, iou_loss(*op, Pass::kBackward), iou_loss_backward(*device, *op));
+}
+
+int gfl_box_iou_forward(const gfl_device* device, const gfl_box_iou* op) {
+  GFL_DISPATCH(device, box_iou(*op), box_iou_forward(*device, *op));
+}
+
+int gfl_box_distribution_loss_forward(const gfl_device* device, const gfl_box_distribution_loss* op) {
+  if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
+  GFL_DISPATCH(device, box_distribution(*op, Pass::kForward), box_distribution_loss_forward(*device, *op));
+}
+
+int gfl_box_distribution_loss_backward(const gfl_device* device, const gfl_box_distribution_loss* op) {
+  if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
+  GFL_DISPATCH(device, box_distribution(*op, Pass::kBackward), box_distribution_loss_backward(*device, *op));
+}
+
+int gfl_generalized_focal_forward(const gfl_device* device, const gfl_generalized_focal* op) {
+  GFL_DISPATCH(device, generalized_focal(*op, Pass::kForward), generalized_focal_forward(*device, *op));
+}
+
+int gfl_generalized_focal_backward(const gfl_device* device, const gfl_generalized_focal* op) {
+  GFL_DISPATCH(device, generalized_focal(*op, Pass::kBackward), generalized_focal_backward(*device, *op));
+}
+
+int gfl_scale_gradient(const gfl_device* device, void* data, int32_t dtype, int64_t size, const void* factor) {
+  GFL_DISPATCH(device, scale_gradient(data, dtype, size, factor), scale_gradient(*device, data, dtype, size, factor));
+}
+
+int64_t gfl_workspace_bytes(const gfl_device* device, int64_t rows, int64_t cols) {
+#if defined(GFL_WITH_CUDA)
+  if (device->kind == GFL_CUDA) return gfl::cuda::workspace_bytes(rows, cols);
+#endif
+  (void)device;
+  return gfl::cpu_partials(rows, cols) * static_cast<int64_t>(sizeof(double));
+}
+
+const char* gfl_last_error(void) { return gfl::last_error; }
+
+int gfl_has_cuda(void) {
+#if defined(GFL_WITH_CUDA)
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+const char* gfl_cuda_architectures(void) {
+#if defined(GFL_WITH_CUDA)
+  return gfl::cuda::architectures();
+#else
+  return "";
+#endif
+}
+
+const char* gfl_cpu_isa(void) { return gfl::current_isa().load()->name; }
+
+int gfl_set_cpu_isa(const char* name) {
+  for (const gfl::Isa& isa : gfl::kIsas) {
+    if (std::strcmp(isa.name, name) != 0) continue;
+    if (!isa.supported()) return gfl::fail(GFL_ERROR_UNSUPPORTED, "this CPU does not run %s", name);
+    gfl::current_isa().store(&isa);
+    return GFL_OK;
+  }
+  return gfl::fail(GFL_ERROR_ARGUMENT, "this build has no instruction set called '%s'", name);
+}
+
+int gfl_cpu_threads(void) { return gfl::cpu_threads(); }
+
+}  // extern "C"

@@ -1,0 +1,28 @@
+// The CPU kernels, once for each instruction set; core.cpp picks a table at run time.
+#pragma once
+
+#include "../gfl.h"
+
+namespace gfl {
+
+enum class Pass { kForward, kBackward };
+
+struct CpuKernels {
+  int (*class_loss)(const gfl_class_loss&, Pass);
+  int (*dfl)(const gfl_dfl&, Pass);
+  int (*integral)(const gfl_integral&, Pass);
+  int (*iou_loss)(const gfl_iou_loss&, Pass);
+  int (*box_iou)(const gfl_box_iou&);
+  int (*box_distribution)(const gfl_box_distribution_loss&, Pass);
+  int (*generalized_focal)(const gfl_generalized_focal&, Pass);
+  int (*scale_gradient)(void* data, int32_t dtype, int64_t size, const void* factor);
+};
+
+extern const CpuKernels kernels_baseline;
+extern const CpuKernels kernels_avx2;
+extern const CpuKernels kernels_avx512;
+
+// How many partial sums a kernel over rows x cols keeps; the same in every table.
+int64_t cpu_partials(int64_t rows, int64_t cols);
+
+}  // namespace gfl

@@ -1,0 +1,40 @@
+// What the CPU kernels share around a sum: its scale, the partial sums of the chunks, the value at the end.
+#pragma once
+
+#include "../gfl.h"
+#include "../math/portable.h"
+
+namespace gfl {
+
+// Elements in a chunk of work: enough to be worth a thread, small enough that two threads share a middling tensor.
+constexpr int64_t kChunkElements = 16384;
+
+// Rows that are worked on together where a vector spans rows; chunks are made of whole blocks.
+constexpr int kBlock = 16;
+
+GFL_FN int64_t chunk_rows(int64_t cols) {
+  const int64_t rows = kChunkElements / (cols > 0 ? cols : 1) / kBlock * kBlock;
+  return rows > 0 ? rows : kBlock;
+}
+
+GFL_FN int64_t chunk_count(int64_t rows, int64_t cols) {
+  const int64_t size = chunk_rows(cols);
+  return (rows + size - 1) / size;
+}
+
+template <class T>
+GFL_FN double effective_scale(const gfl_reduction& reduction) {
+  if (!reduction.avg_factor) return reduction.scale;
+  constexpr double float32_eps = 1.1920928955078125e-07;
+  return reduction.scale / (static_cast<double>(*static_cast<const T*>(reduction.avg_factor)) + float32_eps);
+}
+
+// One after the other, so that the result does not know how many threads made the partials.
+template <class T>
+GFL_FN void write_sum(const double* partials, int64_t count, double scale, void* loss) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += partials[i];
+  *static_cast<T*>(loss) = static_cast<T>(sum * scale);
+}
+
+}  // namespace gfl
