@@ -65,14 +65,19 @@ GFL_FN BoxDistribution<T> box_distribution(const BoxTarget<T>& target, const T (
           {-iou.grad.x1, -iou.grad.y1, iou.grad.x2, iou.grad.y2}};
 }
 
-// d / dz_k of one side: what the box says through the expectation, and what the distribution focal loss says.
-// `through_box` is g_iou dL_iou/dE, `through_bins` is g_dfl / 4; p is the probability of bin k, each already weighted.
-template <class T>
-GFL_FN T box_distribution_grad(int k, T p, T expectation, T through_box, T through_bins, const DflTarget<T>& target) {
-  const T left = k == target.left ? target.left_weight : T();
-  const T right = k == target.right ? target.right_weight : T();
-  const T bins = (target.left_weight + target.right_weight) * p - left - right;
-  return through_box * (p * (static_cast<T>(k) - expectation)) + through_bins * bins;
+// Leaves in place of the e_k of one side (softmax.h) what the box says through the expectation and what the distribution
+// focal loss says: through_box is g_iou dL_iou/dE, through_bins is g_dfl / 4.
+template <class T, class Bins>
+GFL_FN void box_distribution_gradient(const Bins& e, int bins, const DflTarget<T>& target, T inverse_sum, T expectation,
+                                      T through_box, T through_bins) {
+  const T pull = through_box * inverse_sum;
+  const T spread = through_bins * (target.left_weight + target.right_weight) * inverse_sum;
+  const DflTarget<T> scaled{target.left, target.right, through_bins * target.left_weight,
+                            through_bins * target.right_weight};
+  for (int k = 0; k < bins; ++k) {
+    const T index = constant<T>(k);
+    e(k) = e(k) * (pull * (index - expectation) + spread) - dfl_share(scaled, index);
+  }
 }
 
 }  // namespace gfl
