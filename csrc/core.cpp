@@ -6,6 +6,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
+#include "cpu/reduce.h"
 #include "error.h"
 #include "gfl.h"
 
@@ -53,8 +54,9 @@ const CpuKernels& cpu() { return *current_isa().load(std::memory_order_relaxed)-
 
 int no_such_device(const gfl_device& device) {
   if (device.kind == GFL_CUDA) {
-    return fail(GFL_ERROR_UNSUPPORTED, "this build of the native core has no CUDA kernels (nvcc was not found, or "
-                                       "GFL_CUDA=off was set, when it was built)");
+    return fail(GFL_ERROR_UNSUPPORTED,
+                "this build of the native core has no CUDA kernels (nvcc was not found, or "
+                "GFL_CUDA=off was set, when it was built)");
   }
   return fail(GFL_ERROR_ARGUMENT, "unknown device kind %d", static_cast<int>(device.kind));
 }
@@ -81,8 +83,8 @@ using gfl::Pass;
 
 // One line an entry point: where it runs is all that differs.
 #if defined(GFL_WITH_CUDA)
-#define GFL_DISPATCH(device, cpu_call, cuda_call)            \
-  if ((device)->kind == GFL_CPU) return gfl::cpu().cpu_call; \
+#define GFL_DISPATCH(device, cpu_call, cuda_call)              \
+  if ((device)->kind == GFL_CPU) return gfl::cpu().cpu_call;   \
   if ((device)->kind == GFL_CUDA) return gfl::cuda::cuda_call; \
   return gfl::no_such_device(*(device))
 #else
@@ -160,7 +162,7 @@ int64_t gfl_workspace_bytes(const gfl_device* device, int64_t rows, int64_t cols
   if (device->kind == GFL_CUDA) return gfl::cuda::workspace_bytes(rows, cols);
 #endif
   (void)device;
-  return gfl::cpu_partials(rows, cols) * static_cast<int64_t>(sizeof(double));
+  return gfl::chunk_count(rows, cols) * static_cast<int64_t>(sizeof(double));
 }
 
 const char* gfl_last_error(void) { return gfl::last_error; }

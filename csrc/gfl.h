@@ -93,16 +93,16 @@ typedef struct gfl_class_loss {
   int64_t rows;
   int64_t cols;
   gfl_matrix pred;
-  gfl_matrix target;      /* dense targets (own dtype or the compute type), or NULL and labels given */
-  const void* labels;     /* (rows,) contiguous; outside [0, cols) is background */
-  int32_t label_dtype;    /* GFL_INT64 or GFL_INT32 */
-  const void* scores;     /* (rows,) contiguous, compute type; QFL with labels only */
-  gfl_matrix weight;      /* compute type; col_stride 0 for one weight a row */
-  gfl_matrix grad_loss;   /* backward: the incoming gradient, compute type, strides 0 where reduced */
+  gfl_matrix target;    /* dense targets (own dtype or the compute type), or NULL and labels given */
+  const void* labels;   /* (rows,) contiguous; outside [0, cols) is background */
+  int32_t label_dtype;  /* GFL_INT64 or GFL_INT32 */
+  const void* scores;   /* (rows,) contiguous, compute type; QFL with labels only */
+  gfl_matrix weight;    /* compute type; col_stride 0 for one weight a row */
+  gfl_matrix grad_loss; /* backward: the incoming gradient, compute type, strides 0 where reduced */
   gfl_reduction reduction;
-  void* loss;             /* forward: compute type, contiguous: 1, (rows,) or (rows, cols) */
-  gfl_matrix grad;        /* pred's dtype. Forward: NULL, or d loss / d pred in the same pass. Backward: the result */
-  void* workspace;        /* gfl_workspace_bytes() bytes */
+  void* loss;      /* forward: compute type, contiguous: 1, (rows,) or (rows, cols) */
+  gfl_matrix grad; /* pred's dtype. Forward: NULL, or d loss / d pred in the same pass. Backward: the result */
+  void* workspace; /* gfl_workspace_bytes() bytes */
 } gfl_class_loss;
 
 GFL_API int gfl_class_loss_forward(const gfl_device* device, const gfl_class_loss* op);
@@ -112,17 +112,17 @@ GFL_API int gfl_class_loss_backward(const gfl_device* device, const gfl_class_lo
 
 typedef struct gfl_dfl {
   int64_t rows;
-  int64_t bins;              /* 2 .. 256 */
-  gfl_bins logits;           /* batch 1, one side, length rows */
-  const void* target;        /* (rows,) contiguous, compute type */
-  const void* bin_values;    /* (bins,) increasing, compute type; NULL: first_bin, first_bin + 1, ... */
+  int64_t bins;           /* 2 .. 256 */
+  gfl_bins logits;        /* batch 1, one side, length rows */
+  const void* target;     /* (rows,) contiguous, compute type */
+  const void* bin_values; /* (bins,) increasing, compute type; NULL: first_bin, first_bin + 1, ... */
   double first_bin;
-  const void* left_weight;   /* (rows,) contiguous, compute type; both or neither */
+  const void* left_weight; /* (rows,) contiguous, compute type; both or neither */
   const void* right_weight;
-  const void* weight;        /* (rows,) contiguous, compute type */
-  const void* grad_loss;     /* backward: compute type */
-  int64_t grad_loss_stride;  /* 0: one value, 1: one a row */
-  gfl_reduction reduction;   /* SUM or ROWS */
+  const void* weight;       /* (rows,) contiguous, compute type */
+  const void* grad_loss;    /* backward: compute type */
+  int64_t grad_loss_stride; /* 0: one value, 1: one a row */
+  gfl_reduction reduction;  /* SUM or ROWS */
   void* loss;
   gfl_bins grad;
   void* workspace;
@@ -138,8 +138,8 @@ typedef struct gfl_integral {
   int64_t length;
   gfl_bins logits;
   const void* bin_values; /* (bins,), compute type; NULL: 0, 1, ... */
-  gfl_bins output;        /* (batch, sides, length): channel = side. Forward: written. Backward: the incoming gradient */
-  gfl_bins grad;          /* backward: written */
+  gfl_bins output; /* (batch, sides, length): channel = side. Forward: written. Backward: the incoming gradient */
+  gfl_bins grad;   /* backward: written */
 } gfl_integral;
 
 GFL_API int gfl_integral_forward(const gfl_device* device, const gfl_integral* op);
@@ -185,13 +185,13 @@ GFL_API int gfl_iou_loss_forward(const gfl_device* device, const gfl_iou_loss* o
 GFL_API int gfl_iou_loss_backward(const gfl_device* device, const gfl_iou_loss* op);
 
 typedef struct gfl_box_iou {
-  int64_t rows;    /* boxes in a */
-  int64_t cols;    /* boxes in b; aligned: 1, and b's row moves with a's */
+  int64_t rows; /* boxes in a */
+  int64_t cols; /* boxes in b; aligned: 1, and b's row moves with a's */
   int32_t aligned;
-  gfl_matrix a;    /* (rows, 4); b's dtype */
+  gfl_matrix a; /* (rows, 4); b's dtype */
   gfl_matrix b;
-  double eps;      /* floor of the union */
-  void* iou;       /* (rows, cols) contiguous, compute type */
+  double eps; /* floor of the union */
+  void* iou;  /* (rows, cols) contiguous, compute type */
 } gfl_box_iou;
 
 GFL_API int gfl_box_iou_forward(const gfl_device* device, const gfl_box_iou* op);
@@ -206,17 +206,17 @@ typedef struct gfl_box_distribution_loss {
   const void* target_boxes;  /* (rows, 4) contiguous, compute type, pixels */
   const void* strides;       /* (rows,), compute type: pixels per bin; NULL: stride */
   double stride;
-  double target_margin;      /* distances are clamped to [0, bins - 1 - target_margin] */
-  const void* weight;        /* (rows,), compute type */
-  gfl_reduction reduction;   /* of both losses */
-  void* loss_iou;            /* forward: 1 or (rows,), compute type */
+  double target_margin;    /* distances are clamped to [0, bins - 1 - target_margin] */
+  const void* weight;      /* (rows,), compute type */
+  gfl_reduction reduction; /* of both losses */
+  void* loss_iou;          /* forward: 1 or (rows,), compute type */
   void* loss_dfl;
-  void* boxes;               /* forward: (rows, 4) decoded xyxy in pixels, compute type */
-  void* quality;             /* forward: (rows,) plain IoU, union floored by 1e-6 stride units, compute type */
-  const void* grad_iou;      /* backward: compute type */
+  void* boxes;          /* forward: (rows, 4) decoded xyxy in pixels, compute type */
+  void* quality;        /* forward: (rows,) plain IoU, union floored by 1e-6 stride units, compute type */
+  const void* grad_iou; /* backward: compute type */
   const void* grad_dfl;
-  int64_t grad_loss_stride;  /* 0: one value, 1: one a row */
-  gfl_bins grad;             /* backward */
+  int64_t grad_loss_stride; /* 0: one value, 1: one a row */
+  gfl_bins grad;            /* backward */
   void* workspace;
 } gfl_box_distribution_loss;
 
@@ -263,7 +263,7 @@ GFL_API int64_t gfl_workspace_bytes(const gfl_device* device, int64_t rows, int6
 /* What went wrong in the last call of this thread that did not return GFL_OK. */
 GFL_API const char* gfl_last_error(void);
 
-GFL_API int gfl_has_cuda(void);               /* compiled in; says nothing of a driver */
+GFL_API int gfl_has_cuda(void); /* compiled in; says nothing of a driver */
 GFL_API const char* gfl_cuda_architectures(void);
 GFL_API const char* gfl_cpu_isa(void);        /* "baseline", "avx2" or "avx512": the one in use */
 GFL_API int gfl_set_cpu_isa(const char* isa); /* for tests and benchmarks; an unknown or unsupported one is an error */

@@ -22,7 +22,4 @@ extern const CpuKernels kernels_baseline;
 extern const CpuKernels kernels_avx2;
 extern const CpuKernels kernels_avx512;
 
-// How many partial sums a kernel over rows x cols keeps; the same in every table.
-int64_t cpu_partials(int64_t rows, int64_t cols);
-
 }  // namespace gfl

@@ -24,7 +24,8 @@ struct OpenMp {
 int find_runtime(dl_phdr_info* info, size_t, void* found) {
   const char* slash = std::strrchr(info->dlpi_name, '/');
   const char* name = slash ? slash + 1 : info->dlpi_name;
-  for (const char* prefix : {"libgomp", "libiomp5", "libomp"}) {
+  const char* const prefixes[] = {"libgomp", "libiomp5", "libomp"};
+  for (const char* prefix : prefixes) {
     if (std::strncmp(name, prefix, std::strlen(prefix)) == 0) {
       *static_cast<const char**>(found) = info->dlpi_name;
       return 1;

@@ -1,0 +1,270 @@
+// Python's door to the C ABI: addresses come as integers inside tuples, a status that is not GFL_OK leaves as an
+// exception. Arguments are trusted here; the package checks them where they enter.
+//
+//   device  (kind, index, stream)
+//   matrix  (address, dtype, row stride, column stride) or None
+//   bins    (address, dtype, batch stride, channel stride, length stride) or None
+//   flat    (address, stride) or None
+//   sum     (kind, scale, avg_factor address)
+//   vector  address, 0 where absent
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+
+#include "gfl.h"
+
+namespace py = pybind11;
+
+namespace {
+
+int64_t integer(py::handle tuple, Py_ssize_t i) {
+  const int64_t value = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple.ptr(), i));
+  if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
+  return value;
+}
+
+void* address(py::handle tuple, Py_ssize_t i) { return reinterpret_cast<void*>(integer(tuple, i)); }
+
+double real(py::handle tuple, Py_ssize_t i) {
+  const double value = PyFloat_AsDouble(PyTuple_GET_ITEM(tuple.ptr(), i));
+  if (value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+  return value;
+}
+
+bool tuple_of(py::handle source, Py_ssize_t size) {
+  return PyTuple_Check(source.ptr()) && PyTuple_GET_SIZE(source.ptr()) == size;
+}
+
+}  // namespace
+
+namespace pybind11 {
+namespace detail {
+
+template <>
+struct type_caster<gfl_device> {
+  PYBIND11_TYPE_CASTER(gfl_device, const_name("tuple[int, int, int]"));
+  bool load(handle source, bool) {
+    if (!tuple_of(source, 3)) return false;
+    value = {static_cast<int32_t>(integer(source, 0)), static_cast<int32_t>(integer(source, 1)), address(source, 2)};
+    return true;
+  }
+};
+
+template <>
+struct type_caster<gfl_matrix> {
+  PYBIND11_TYPE_CASTER(gfl_matrix, const_name("tuple[int, int, int, int] | None"));
+  bool load(handle source, bool) {
+    value = {};
+    if (source.is_none()) return true;
+    if (!tuple_of(source, 4)) return false;
+    value = {address(source, 0), static_cast<int32_t>(integer(source, 1)), integer(source, 2), integer(source, 3)};
+    return true;
+  }
+};
+
+template <>
+struct type_caster<gfl_bins> {
+  PYBIND11_TYPE_CASTER(gfl_bins, const_name("tuple[int, int, int, int, int] | None"));
+  bool load(handle source, bool) {
+    value = {};
+    if (source.is_none()) return true;
+    if (!tuple_of(source, 5)) return false;
+    value = {address(source, 0), static_cast<int32_t>(integer(source, 1)), integer(source, 2), integer(source, 3),
+             integer(source, 4)};
+    return true;
+  }
+};
+
+template <>
+struct type_caster<gfl_flat> {
+  PYBIND11_TYPE_CASTER(gfl_flat, const_name("tuple[int, int] | None"));
+  bool load(handle source, bool) {
+    value = {};
+    if (source.is_none()) return true;
+    if (!tuple_of(source, 2)) return false;
+    value = {address(source, 0), integer(source, 1)};
+    return true;
+  }
+};
+
+template <>
+struct type_caster<gfl_reduction> {
+  PYBIND11_TYPE_CASTER(gfl_reduction, const_name("tuple[int, float, int]"));
+  bool load(handle source, bool) {
+    if (!tuple_of(source, 3)) return false;
+    value = {static_cast<int32_t>(integer(source, 0)), real(source, 1), address(source, 2)};
+    return true;
+  }
+};
+
+template <>
+struct type_caster<gfl_iou_options> {
+  PYBIND11_TYPE_CASTER(gfl_iou_options, const_name("tuple[int, int, int, float]"));
+  bool load(handle source, bool) {
+    if (!tuple_of(source, 4)) return false;
+    value = {static_cast<int32_t>(integer(source, 0)), static_cast<int32_t>(integer(source, 1)),
+             static_cast<int32_t>(integer(source, 2)), real(source, 3)};
+    return true;
+  }
+};
+
+}  // namespace detail
+}  // namespace pybind11
+
+namespace {
+
+using Address = uint64_t;
+void* pointer(Address value) { return reinterpret_cast<void*>(value); }
+
+template <class Op>
+void call(int (*function)(const gfl_device*, const Op*), const gfl_device& device, const Op& op) {
+  int status;
+  {
+    py::gil_scoped_release other_threads_may_run;
+    status = function(&device, &op);
+  }
+  if (status == GFL_ERROR_ARGUMENT) throw py::value_error(gfl_last_error());
+  if (status != GFL_OK) throw std::runtime_error(gfl_last_error());
+}
+
+void class_loss(bool backward, gfl_device device, int formula, double exponent, double alpha, int64_t rows,
+                int64_t cols, gfl_matrix pred, gfl_matrix target, Address labels, int label_dtype, Address scores,
+                gfl_matrix weight, gfl_matrix grad_loss, gfl_reduction reduction, Address loss, gfl_matrix grad,
+                Address workspace) {
+  const gfl_class_loss op{
+      formula,     exponent,        alpha,  rows,      cols,      pred,          target, pointer(labels),
+      label_dtype, pointer(scores), weight, grad_loss, reduction, pointer(loss), grad,   pointer(workspace)};
+  call(backward ? gfl_class_loss_backward : gfl_class_loss_forward, device, op);
+}
+
+void dfl(bool backward, gfl_device device, int64_t rows, int64_t bins, gfl_bins logits, Address target,
+         Address bin_values, double first_bin, Address left_weight, Address right_weight, Address weight,
+         gfl_flat grad_loss, gfl_reduction reduction, Address loss, gfl_bins grad, Address workspace) {
+  const gfl_dfl op{rows,
+                   bins,
+                   logits,
+                   pointer(target),
+                   pointer(bin_values),
+                   first_bin,
+                   pointer(left_weight),
+                   pointer(right_weight),
+                   pointer(weight),
+                   grad_loss.data,
+                   grad_loss.stride,
+                   reduction,
+                   pointer(loss),
+                   grad,
+                   pointer(workspace)};
+  call(backward ? gfl_dfl_backward : gfl_dfl_forward, device, op);
+}
+
+void integral(bool backward, gfl_device device, int64_t batch, int64_t sides, int64_t bins, int64_t length,
+              gfl_bins logits, Address bin_values, gfl_bins output, gfl_bins grad) {
+  const gfl_integral op{batch, sides, bins, length, logits, pointer(bin_values), output, grad};
+  call(backward ? gfl_integral_backward : gfl_integral_forward, device, op);
+}
+
+void iou_loss(bool backward, gfl_device device, gfl_iou_options options, int64_t rows, gfl_matrix pred,
+              gfl_matrix target, Address weight, gfl_flat grad_loss, gfl_reduction reduction, Address loss,
+              gfl_matrix grad, Address workspace) {
+  const gfl_iou_loss op{options,          rows,      pred,          target, pointer(weight),   grad_loss.data,
+                        grad_loss.stride, reduction, pointer(loss), grad,   pointer(workspace)};
+  call(backward ? gfl_iou_loss_backward : gfl_iou_loss_forward, device, op);
+}
+
+void box_iou(gfl_device device, int64_t rows, int64_t cols, bool aligned, gfl_matrix a, gfl_matrix b, double eps,
+             Address iou) {
+  const gfl_box_iou op{rows, cols, aligned, a, b, eps, pointer(iou)};
+  call(gfl_box_iou_forward, device, op);
+}
+
+void box_distribution_loss(bool backward, gfl_device device, gfl_iou_options options, int64_t rows, int64_t bins,
+                           gfl_bins logits, Address anchor_points, Address target_boxes, Address strides, double stride,
+                           double target_margin, Address weight, gfl_reduction reduction, Address loss_iou,
+                           Address loss_dfl, Address boxes, Address quality, Address grad_iou, Address grad_dfl,
+                           int64_t grad_loss_stride, gfl_bins grad, Address workspace) {
+  const gfl_box_distribution_loss op{options,
+                                     rows,
+                                     bins,
+                                     logits,
+                                     pointer(anchor_points),
+                                     pointer(target_boxes),
+                                     pointer(strides),
+                                     stride,
+                                     target_margin,
+                                     pointer(weight),
+                                     reduction,
+                                     pointer(loss_iou),
+                                     pointer(loss_dfl),
+                                     pointer(boxes),
+                                     pointer(quality),
+                                     pointer(grad_iou),
+                                     pointer(grad_dfl),
+                                     grad_loss_stride,
+                                     grad,
+                                     pointer(workspace)};
+  call(backward ? gfl_box_distribution_loss_backward : gfl_box_distribution_loss_forward, device, op);
+}
+
+void generalized_focal(bool backward, gfl_device device, int64_t size, int dtype, double beta, gfl_flat p_left,
+                       gfl_flat p_right, gfl_flat y, gfl_flat y_left, gfl_flat y_right, gfl_flat weight,
+                       gfl_flat grad_loss, gfl_reduction reduction, Address loss, Address grad_left, Address grad_right,
+                       Address workspace) {
+  const gfl_generalized_focal op{size,
+                                 dtype,
+                                 beta,
+                                 p_left,
+                                 p_right,
+                                 y,
+                                 y_left,
+                                 y_right,
+                                 weight,
+                                 grad_loss,
+                                 reduction,
+                                 pointer(loss),
+                                 pointer(grad_left),
+                                 pointer(grad_right),
+                                 pointer(workspace)};
+  call(backward ? gfl_generalized_focal_backward : gfl_generalized_focal_forward, device, op);
+}
+
+void scale_gradient(gfl_device device, Address data, int dtype, int64_t size, Address factor) {
+  int status;
+  {
+    py::gil_scoped_release other_threads_may_run;
+    status = gfl_scale_gradient(&device, pointer(data), dtype, size, pointer(factor));
+  }
+  if (status != GFL_OK) throw std::runtime_error(gfl_last_error());
+}
+
+int64_t workspace_bytes(gfl_device device, int64_t rows, int64_t cols) {
+  return gfl_workspace_bytes(&device, rows, cols);
+}
+
+void set_cpu_isa(const char* isa) {
+  if (gfl_set_cpu_isa(isa) != GFL_OK) throw py::value_error(gfl_last_error());
+}
+
+}  // namespace
+
+#ifndef GFL_MODULE
+#define GFL_MODULE _core
+#endif
+
+PYBIND11_MODULE(GFL_MODULE, module) {
+  module.doc() = "The native kernels of gfl_ops. Private: use the functions of the package.";
+  module.def("class_loss", &class_loss);
+  module.def("dfl", &dfl);
+  module.def("integral", &integral);
+  module.def("iou_loss", &iou_loss);
+  module.def("box_iou", &box_iou);
+  module.def("box_distribution_loss", &box_distribution_loss);
+  module.def("generalized_focal", &generalized_focal);
+  module.def("scale_gradient", &scale_gradient);
+  module.def("workspace_bytes", &workspace_bytes);
+  module.def("has_cuda", [] { return gfl_has_cuda() != 0; });
+  module.def("cuda_architectures", &gfl_cuda_architectures);
+  module.def("cpu_isa", &gfl_cpu_isa);
+  module.def("set_cpu_isa", &set_cpu_isa);
+  module.def("cpu_threads", &gfl_cpu_threads);
+}

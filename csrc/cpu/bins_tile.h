@@ -1,0 +1,172 @@
+// Sixteen distributions at a time, turned so that a vector holds the same bin of many of them: bin k of distribution i
+// stands at data[k * kBlock + i]. Logits come as rows (a distribution's bins side by side), as maps (a bin's positions
+// side by side), or strided both ways; they leave the same way.
+#pragma once
+
+#include "reduce.h"
+#include "run.h"
+#include "vec.h"
+
+namespace gfl {
+
+constexpr int kMostBins = 256;
+
+template <class T>
+struct BinsTile {
+  alignas(64) T data[kMostBins * kBlock];
+};
+
+// Bin k of the vector-wide group of distributions that starts at `base`.
+template <class T>
+struct TileColumn {
+  T* base;
+  GFL_MEMBER Vector<T>& operator()(int k) const { return *reinterpret_cast<Vector<T>*>(base + k * kBlock); }
+};
+
+#if defined(__GNUC__) && !defined(__clang__)
+// One step of a butterfly: swaps the off-diagonal blocks of size `step` between lines i and i + step.
+template <int step>
+GFL_FN void butterfly(VecF* lines) {
+  constexpr int width = Lanes<float>::width;
+  VecI low, high;
+  for (int j = 0; j < width; ++j) {
+    low[j] = (j & step) ? width + j - step : j;
+    high[j] = (j & step) ? width + j : j + step;
+  }
+  for (int i = 0; i < width; ++i) {
+    if (i & step) continue;
+    const VecF a = lines[i];
+    const VecF b = lines[i + step];
+    lines[i] = __builtin_shuffle(a, b, low);
+    lines[i + step] = __builtin_shuffle(a, b, high);
+  }
+}
+
+// A square of width x width floats, turned in registers.
+GFL_FN void transpose_square(const float* in, int64_t in_stride, float* out, int64_t out_stride) {
+  constexpr int width = Lanes<float>::width;
+  VecF lines[width];
+  for (int i = 0; i < width; ++i) lines[i] = load(in + i * in_stride);
+  butterfly<1>(lines);
+  butterfly<2>(lines);
+  if (width > 4) butterfly<(width > 4 ? 4 : 1)>(lines);
+  if (width > 8) butterfly<(width > 8 ? 8 : 1)>(lines);
+  for (int i = 0; i < width; ++i) store(out + i * out_stride, lines[i]);
+}
+constexpr bool kTurnsInRegisters = true;
+#else
+GFL_FN void transpose_square(const float*, int64_t, float*, int64_t) {}
+constexpr bool kTurnsInRegisters = false;
+#endif
+
+// Columns [first, bins) of kBlock rows, one value at a time.
+template <class T>
+GFL_FN void rows_to_tile(const T* rows, int64_t stride, int first, int bins, T* tile) {
+  for (int k = first; k < bins; ++k) {
+    for (int i = 0; i < kBlock; ++i) tile[k * kBlock + i] = rows[i * stride + k];
+  }
+}
+template <class T>
+GFL_FN void tile_to_rows(const T* tile, int first, int bins, T* rows, int64_t stride) {
+  for (int k = first; k < bins; ++k) {
+    for (int i = 0; i < kBlock; ++i) rows[i * stride + k] = tile[k * kBlock + i];
+  }
+}
+
+GFL_FN void turn_in(const double* rows, int64_t stride, int bins, double* tile) {
+  rows_to_tile(rows, stride, 0, bins, tile);
+}
+GFL_FN void turn_out(const double* tile, int bins, double* rows, int64_t stride) {
+  tile_to_rows(tile, 0, bins, rows, stride);
+}
+
+// Where more than a few columns are left over, one more square overlaps the last: writing a value twice is harmless.
+GFL_FN void turn_in(const float* rows, int64_t stride, int bins, float* tile) {
+  constexpr int width = Lanes<float>::width;
+  int k = 0;
+  if (kTurnsInRegisters && bins >= width) {
+    while (k + width <= bins || bins - k > width / 4) {
+      if (k + width > bins) k = bins - width;
+      for (int i = 0; i < kBlock; i += width) {
+        transpose_square(rows + i * stride + k, stride, tile + k * kBlock + i, kBlock);
+      }
+      k += width;
+    }
+  }
+  rows_to_tile(rows, stride, k, bins, tile);
+}
+GFL_FN void turn_out(const float* tile, int bins, float* rows, int64_t stride) {
+  constexpr int width = Lanes<float>::width;
+  int k = 0;
+  if (kTurnsInRegisters && bins >= width) {
+    while (k + width <= bins || bins - k > width / 4) {
+      if (k + width > bins) k = bins - width;
+      for (int i = 0; i < kBlock; i += width) {
+        transpose_square(tile + k * kBlock + i, kBlock, rows + i * stride + k, stride);
+      }
+      k += width;
+    }
+  }
+  tile_to_rows(tile, k, bins, rows, stride);
+}
+
+// `count` (up to kBlock) distributions of one batch and side, from position `start`; the rest of the tile is zeros.
+template <class T>
+static inline void load_bins(const gfl_bins& m, int64_t batch, int64_t side, int64_t start, int count, int bins,
+                             T* tile) {
+  const int64_t origin = batch * m.batch_stride + side * bins * m.channel_stride + start * m.length_stride;
+  if (m.channel_stride != 1) {
+    for (int k = 0; k < bins; ++k) {
+      load_run(m.data, m.dtype, origin + k * m.channel_stride, m.length_stride, count, tile + k * kBlock);
+      for (int i = count; i < kBlock; ++i) tile[k * kBlock + i] = T();
+    }
+    return;
+  }
+  if (m.dtype == DtypeOf<T>::code && count == kBlock) {
+    return turn_in(static_cast<const T*>(m.data) + origin, m.length_stride, bins, tile);
+  }
+  T rows[kMostBins * kBlock];
+  for (int i = 0; i < count; ++i) load_run(m.data, m.dtype, origin + i * m.length_stride, 1, bins, rows + i * bins);
+  for (int i = count * bins; i < kBlock * bins; ++i) rows[i] = T();
+  turn_in(rows, bins, bins, tile);
+}
+
+template <class T>
+static inline void store_bins(const T* tile, const gfl_bins& m, int64_t batch, int64_t side, int64_t start, int count,
+                              int bins) {
+  const int64_t origin = batch * m.batch_stride + side * bins * m.channel_stride + start * m.length_stride;
+  if (m.channel_stride != 1) {
+    for (int k = 0; k < bins; ++k) {
+      store_run(tile + k * kBlock, count, m.data, m.dtype, origin + k * m.channel_stride, m.length_stride);
+    }
+    return;
+  }
+  if (m.dtype == DtypeOf<T>::code && count == kBlock) {
+    return turn_out(tile, bins, static_cast<T*>(m.data) + origin, m.length_stride);
+  }
+  T rows[kMostBins * kBlock];
+  turn_out(tile, bins, rows, bins);
+  for (int i = 0; i < count; ++i) store_run(rows + i * bins, bins, m.data, m.dtype, origin + i * m.length_stride, 1);
+}
+
+// A block of a vector of the compute type from data[start]; where it is absent, and past `count`, it reads `otherwise`.
+template <class T>
+GFL_FN void load_block(const void* data, int64_t start, int64_t stride, int count, T otherwise, T* out) {
+  const T* in = static_cast<const T*>(data) + start;
+  for (int i = 0; i < kBlock; ++i) out[i] = data && i < count ? in[i * stride] : otherwise;
+}
+
+// Bin values: given, or first, first + 1, ...
+template <class T>
+struct BinValues {
+  T values[kMostBins];
+
+  BinValues(const void* given, double first, int64_t bins) {
+    for (int64_t k = 0; k < bins; ++k) {
+      values[k] = given ? static_cast<const T*>(given)[k] : static_cast<T>(first + static_cast<double>(k));
+    }
+  }
+  GFL_MEMBER T operator()(int k) const { return values[k]; }
+};
+
+}  // namespace gfl

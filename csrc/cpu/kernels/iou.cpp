@@ -1,0 +1,171 @@
+// The IoU family on aligned boxes, a block of sixteen pairs at a time, and the pairwise overlap.
+#include "../../error.h"
+#include "../isa.h"
+#include "../kernels.h"
+#include "../parallel.h"
+#include "../bins_tile.h"
+// The formulas come after the vector primitives.
+#include "../../math/iou.h"
+
+namespace gfl {
+namespace GFL_ISA {
+namespace {
+
+// Corner c of box i stands at data[c * kBlock + i].
+template <class T>
+struct BoxTile {
+  alignas(64) T data[4 * kBlock];
+
+  GFL_MEMBER Box<Vector<T>> at(int i) const {
+    return {load(data + i), load(data + kBlock + i), load(data + 2 * kBlock + i), load(data + 3 * kBlock + i)};
+  }
+  GFL_MEMBER void set(int i, const Box<Vector<T>>& box) {
+    store(data + i, box.x1);
+    store(data + kBlock + i, box.y1);
+    store(data + 2 * kBlock + i, box.x2);
+    store(data + 3 * kBlock + i, box.y2);
+  }
+};
+
+template <class T>
+void load_boxes(const gfl_matrix& m, int64_t row, int count, BoxTile<T>& tile) {
+  if (m.dtype == DtypeOf<T>::code) {
+    const T* in = static_cast<const T*>(m.data) + row * m.row_stride;
+    for (int i = 0; i < count; ++i) {
+      for (int c = 0; c < 4; ++c) tile.data[c * kBlock + i] = in[i * m.row_stride + c * m.col_stride];
+    }
+  } else {
+    for (int c = 0; c < 4; ++c) {
+      load_run(m.data, m.dtype, row * m.row_stride + c * m.col_stride, m.row_stride, count, tile.data + c * kBlock);
+    }
+  }
+  for (int c = 0; c < 4; ++c) {
+    for (int i = count; i < kBlock; ++i) tile.data[c * kBlock + i] = T();
+  }
+}
+
+template <class T>
+void store_boxes(const BoxTile<T>& tile, const gfl_matrix& m, int64_t row, int count) {
+  if (m.dtype == DtypeOf<T>::code) {
+    T* out = static_cast<T*>(m.data) + row * m.row_stride;
+    for (int i = 0; i < count; ++i) {
+      for (int c = 0; c < 4; ++c) out[i * m.row_stride + c * m.col_stride] = tile.data[c * kBlock + i];
+    }
+  } else {
+    for (int c = 0; c < 4; ++c) {
+      store_run(tile.data + c * kBlock, count, m.data, m.dtype, row * m.row_stride + c * m.col_stride, m.row_stride);
+    }
+  }
+}
+
+template <class T>
+class IouLoss {
+ public:
+  IouLoss(const gfl_iou_loss& op, Pass pass) : op_(op), pass_(pass), scale_(effective_scale<T>(op.reduction)) {}
+
+  void run() const {
+    constexpr int64_t kPairCost = 16;  // a pair is worth as much arithmetic as this many class logits
+    double* partials = static_cast<double*>(op_.workspace);
+    const bool summed = pass_ == Pass::kForward && op_.reduction.kind == GFL_REDUCE_SUM;
+    const int64_t chunks = chunk_count(op_.rows, kPairCost);
+    parallel_chunks(chunks, [&](int64_t chunk) {
+      const int64_t begin = chunk * chunk_rows(kPairCost);
+      const int64_t end = begin + chunk_rows(kPairCost) < op_.rows ? begin + chunk_rows(kPairCost) : op_.rows;
+      double sum = 0;
+      for (int64_t row = begin; row < end; row += kBlock) {
+        sum += run_block(row, static_cast<int>(end - row < kBlock ? end - row : kBlock));
+      }
+      if (summed) partials[chunk] = sum;
+    });
+    if (summed) write_sum<T>(partials, chunks, scale_, op_.loss);
+  }
+
+ private:
+  using V = Vector<T>;
+
+  double run_block(int64_t row, int count) const {
+    BoxTile<T> pred, target, grad;
+    T weight[kBlock], upstream[kBlock], loss[kBlock];
+    load_boxes(op_.pred, row, count, pred);
+    load_boxes(op_.target, row, count, target);
+    load_block(op_.weight, row, 1, count, T(1), weight);
+    if (op_.grad_loss)
+      load_block(op_.grad_loss, row * op_.grad_loss_stride, op_.grad_loss_stride, count, T(), upstream);
+    const V scale = V() + static_cast<T>(scale_);
+    for (int i = 0; i < kBlock; i += Lanes<T>::width) {
+      const BoxLoss<V> pair = box_loss(pred.at(i), target.at(i), op_.options);
+      store(loss + i, pair.loss * load(weight + i));
+      V factor = scale * load(weight + i);
+      if (op_.grad_loss) factor = factor * load(upstream + i);
+      grad.set(i, {pair.grad.x1 * factor, pair.grad.y1 * factor, pair.grad.x2 * factor, pair.grad.y2 * factor});
+    }
+    if (op_.grad.data) store_boxes(grad, op_.grad, row, count);
+    if (pass_ == Pass::kBackward) return 0;
+
+    double sum = 0;
+    for (int i = 0; i < count; ++i) sum += static_cast<double>(loss[i]);
+    if (op_.reduction.kind == GFL_REDUCE_ROWS) {
+      T* out = static_cast<T*>(op_.loss) + row;
+      for (int i = 0; i < count; ++i) out[i] = static_cast<T>(static_cast<double>(loss[i]) * scale_);
+    }
+    return sum;
+  }
+
+  const gfl_iou_loss& op_;
+  const Pass pass_;
+  const double scale_;
+};
+
+template <class T>
+void run_box_iou(const gfl_box_iou& op) {
+  using V = Vector<T>;
+  const V floor = V() + static_cast<T>(op.eps);
+  const int64_t across = op.aligned ? op.rows : op.cols;  // the axis that fills the vectors
+  const int64_t lines = op.aligned ? 1 : op.rows;
+  const int64_t pieces = chunk_count(across, 16);
+  parallel_chunks(lines * pieces, [&](int64_t chunk) {
+    const int64_t line = chunk / pieces;
+    const int64_t begin = chunk % pieces * chunk_rows(16);
+    const int64_t end = begin + chunk_rows(16) < across ? begin + chunk_rows(16) : across;
+    T corner[4] = {};
+    if (!op.aligned) load_run(op.a.data, op.a.dtype, line * op.a.row_stride, op.a.col_stride, 4, corner);
+    const Box<V> one{V() + corner[0], V() + corner[1], V() + corner[2], V() + corner[3]};
+    for (int64_t start = begin; start < end; start += kBlock) {
+      const int count = static_cast<int>(end - start < kBlock ? end - start : kBlock);
+      BoxTile<T> a, b;
+      T iou[kBlock];
+      load_boxes(op.b, start, count, b);
+      if (op.aligned) load_boxes(op.a, start, count, a);
+      for (int i = 0; i < kBlock; i += Lanes<T>::width) {
+        store(iou + i, plain_iou(op.aligned ? a.at(i) : one, b.at(i), floor));
+      }
+      T* out = static_cast<T*>(op.iou) + line * across + start;
+      for (int i = 0; i < count; ++i) out[i] = iou[i];
+    }
+  });
+}
+
+}  // namespace
+
+int iou_loss(const gfl_iou_loss& op, Pass pass) {
+  if (!is_float_dtype(op.pred.dtype)) return fail(GFL_ERROR_ARGUMENT, "unknown dtype %d of pred", op.pred.dtype);
+  if (op.pred.dtype == GFL_FLOAT64) {
+    IouLoss<double>(op, pass).run();
+  } else {
+    IouLoss<float>(op, pass).run();
+  }
+  return GFL_OK;
+}
+
+int box_iou(const gfl_box_iou& op) {
+  if (!is_float_dtype(op.a.dtype)) return fail(GFL_ERROR_ARGUMENT, "unknown dtype %d of a", op.a.dtype);
+  if (op.a.dtype == GFL_FLOAT64) {
+    run_box_iou<double>(op);
+  } else {
+    run_box_iou<float>(op);
+  }
+  return GFL_OK;
+}
+
+}  // namespace GFL_ISA
+}  // namespace gfl

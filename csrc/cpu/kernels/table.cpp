@@ -1,0 +1,26 @@
+// The kernels of one instruction set, as core.cpp sees them.
+#include "../isa.h"
+#include "../kernels.h"
+
+namespace gfl {
+namespace GFL_ISA {
+
+int class_loss(const gfl_class_loss& op, Pass pass);
+int dfl(const gfl_dfl& op, Pass pass);
+int integral(const gfl_integral& op, Pass pass);
+int iou_loss(const gfl_iou_loss& op, Pass pass);
+int box_iou(const gfl_box_iou& op);
+int box_distribution(const gfl_box_distribution_loss& op, Pass pass);
+int generalized_focal(const gfl_generalized_focal& op, Pass pass);
+int scale_gradient(void* data, int32_t dtype, int64_t size, const void* factor);
+
+}  // namespace GFL_ISA
+
+const CpuKernels GFL_JOIN(kernels_, GFL_ISA) = {
+    GFL_ISA::class_loss,        GFL_ISA::dfl,
+    GFL_ISA::integral,          GFL_ISA::iou_loss,
+    GFL_ISA::box_iou,           GFL_ISA::box_distribution,
+    GFL_ISA::generalized_focal, GFL_ISA::scale_gradient,
+};
+
+}  // namespace gfl
