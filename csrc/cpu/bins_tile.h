@@ -60,10 +60,17 @@ constexpr bool kTurnsInRegisters = false;
 #endif
 
 // Columns [first, bins) of kBlock rows, one value at a time.
-template <class T>
-GFL_FN void rows_to_tile(const T* rows, int64_t stride, int first, int bins, T* tile) {
+GFL_FN void rows_to_tile(const double* rows, int64_t stride, int first, int bins, double* tile) {
   for (int k = first; k < bins; ++k) {
     for (int i = 0; i < kBlock; ++i) tile[k * kBlock + i] = rows[i * stride + k];
+  }
+}
+// Lane by lane into a register: a vector load soon after sixteen small stores would wait for all of them.
+GFL_FN void rows_to_tile(const float* rows, int64_t stride, int first, int bins, float* tile) {
+  for (int k = first; k < bins; ++k) {
+    for (int i = 0; i < kBlock; i += Lanes<float>::width) {
+      store(tile + k * kBlock + i, load_strided_lanes(rows + i * stride + k, stride));
+    }
   }
 }
 template <class T>
@@ -153,7 +160,11 @@ static inline void store_bins(const T* tile, const gfl_bins& m, int64_t batch, i
 template <class T>
 GFL_FN void load_block(const void* data, int64_t start, int64_t stride, int count, T otherwise, T* out) {
   const T* in = static_cast<const T*>(data) + start;
-  for (int i = 0; i < kBlock; ++i) out[i] = data && i < count ? in[i * stride] : otherwise;
+  if (!data || (count == kBlock && stride == 1)) {
+    for (int i = 0; i < kBlock; i += Lanes<T>::width) store(out + i, data ? load(in + i) : Vector<T>() + otherwise);
+    return;
+  }
+  for (int i = 0; i < kBlock; ++i) out[i] = i < count ? in[i * stride] : otherwise;
 }
 
 // Bin values: given, or first, first + 1, ...

@@ -30,7 +30,6 @@ GFL_FN VecF select(VecI mask, VecF yes, VecF no) { return mask ? yes : no; }
 GFL_FN VecU float_bits(VecF x) { return (VecU)x; }
 GFL_FN VecF bits_float(VecU bits) { return (VecF)bits; }
 GFL_FN VecF absolute(VecF x) { return bits_float(float_bits(x) & 0x7fffffffu); }
-GFL_FN VecF reciprocal(VecF x) { return 1.0f / x; }
 GFL_FN VecF truncated(VecF x) { return __builtin_convertvector(__builtin_convertvector(x, VecI), VecF); }
 GFL_FN VecF power_of_two(VecF shifted) { return bits_float((float_bits(shifted) + 127u) << 23); }
 
@@ -74,7 +73,42 @@ GFL_FN double load(const double* p) { return *p; }
 GFL_FN void store(float* p, VecF x) { *reinterpret_cast<VecFUnaligned*>(p) = x; }
 GFL_FN void store(double* p, double x) { *p = x; }
 
-// Lanes are added in a fixed tree, in double: the order never depends on threads.
+GFL_FN VecF larger(VecF a, VecF b) {
+#if defined(__AVX512F__)
+  return (VecF)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (VecF)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// An estimate of 12 or 14 bits and one step of Newton's, where a division would hold up everything behind it.
+GFL_FN VecF reciprocal(VecF x) {
+#if defined(__AVX512F__)
+  const VecF y = (VecF)_mm512_rcp14_ps((__m512)x);
+  return fused(fused(-x, y, VecF() + 1.0f), y, y);
+#elif defined(__AVX2__)
+  const VecF y = (VecF)_mm256_rcp_ps((__m256)x);
+  return fused(fused(-x, y, VecF() + 1.0f), y, y);
+#else
+  return 1.0f / x;
+#endif
+}
+
+// in[i * stride] in lane i.
+GFL_FN VecF load_strided_lanes(const float* in, int64_t stride) {
+#if defined(__AVX512F__)
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return (VecF)_mm512_i32gather_ps(_mm512_mullo_epi32(lane, _mm512_set1_epi32(static_cast<int>(stride))), in, 4);
+#else
+  VecF x;
+  for (int i = 0; i < GFL_VECTOR_BYTES / 4; ++i) x[i] = in[i * stride];
+  return x;
+#endif
+}
+
+// Lanes are added one after the other, in double: the order never depends on threads.
 GFL_FN double lane_sum(VecF x) {
   double sum = 0;
   for (int i = 0; i < Lanes<float>::width; ++i) sum += static_cast<double>(x[i]);

@@ -98,7 +98,7 @@ GFL_FN DflRow<T> dfl_forward(const Bins& x, int bins, const DflTarget<T>& target
   const T log_sum = logarithm(sum);
   const T left = select(target.left_weight == T(), T(), target.left_weight * (log_sum - at_left));
   const T right = select(target.right_weight == T(), T(), target.right_weight * (log_sum - at_right));
-  return {left + right, 1.0f / sum};
+  return {left + right, reciprocal(sum)};
 }
 
 // Leaves upstream * dL/dx_k in place of e_k.

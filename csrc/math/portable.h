@@ -49,11 +49,15 @@ GFL_FN double absolute(double x) { return fabs(x); }
 GFL_FN float fused(float a, float b, float c) { return fmaf(a, b, c); }
 GFL_FN double fused(double a, double b, double c) { return ::fma(a, b, c); }
 
+// The larger of two; b where either is NaN. One instruction where `maximum` takes five.
+GFL_FN float larger(float a, float b) { return a > b ? a : b; }
+GFL_FN double larger(double a, double b) { return a > b ? a : b; }
+
 // Towards zero, for |x| < 2^31.
 GFL_FN float truncated(float x) { return static_cast<float>(static_cast<int32_t>(x)); }
 GFL_FN double truncated(double x) { return static_cast<double>(static_cast<int32_t>(x)); }
 
-// One division on the CPU; one special-function result (1 ulp) on the GPU. x must be finite and normal.
+// 1 / x to about 1 ulp, at the price of a multiplication or two; x must be finite and normal.
 GFL_FN float reciprocal(float x) {
 #if defined(__CUDA_ARCH__)
   float y;

@@ -5,7 +5,8 @@
 //   expectation E = sum p_k v_k,   dE/dx_k = p_k (v_k - E)
 //
 // Infinite logits take their limit: x_k = max x gives z_k = 0 even where both are infinite, so that one +infinity takes
-// all and nothing but -infinity is uniform. A NaN makes the maximum NaN and with it every probability.
+// all and nothing but -infinity is uniform. A NaN need not pass through the maximum: it makes the sum NaN, and with it
+// every probability.
 #pragma once
 
 #include "elementary.h"
@@ -15,7 +16,7 @@ namespace gfl {
 template <class T, class Bins>
 GFL_FN T bins_maximum(const Bins& x, int bins) {
   T most = x(0);
-  for (int k = 1; k < bins; ++k) most = maximum(most, x(k));
+  for (int k = 1; k < bins; ++k) most = larger(x(k), most);
   return most;
 }
 

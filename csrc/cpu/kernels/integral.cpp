@@ -44,7 +44,7 @@ class Integral {
     }
     for (int i = 0; i < kBlock; i += Lanes<T>::width) {
       const TileColumn<T> column{tile.data + i};
-      const V inverse_sum = 1.0f / softmax_in_place<V>(column, bins_);
+      const V inverse_sum = reciprocal(softmax_in_place<V>(column, bins_));
       const V expectation = bins_expectation(column, bins_, inverse_sum, values_);
       if (pass_ == Pass::kForward) {
         store(value + i, expectation);

@@ -27,34 +27,76 @@ struct BoxTile {
   }
 };
 
+#if defined(__GNUC__) && !defined(__clang__)
+// The even or odd lanes of two vectors in one, and back.
+GFL_FN VecF unzip(VecF a, VecF b, int odd) {
+  VecI lanes;
+  for (int j = 0; j < Lanes<float>::width; ++j) lanes[j] = 2 * j + odd;
+  return __builtin_shuffle(a, b, lanes);
+}
+GFL_FN VecF zip(VecF a, VecF b, int upper) {
+  constexpr int width = Lanes<float>::width;
+  VecI lanes;
+  for (int j = 0; j < width; ++j) lanes[j] = j / 2 + upper * width / 2 + (j % 2) * width;
+  return __builtin_shuffle(a, b, lanes);
+}
+
+// Contiguous boxes, a vector's width of them: two rounds of unzipping part the four corners.
+GFL_FN void turn_boxes_in(const float* in, float* tile) {
+  constexpr int width = Lanes<float>::width;
+  const VecF a = load(in), b = load(in + width), c = load(in + 2 * width), d = load(in + 3 * width);
+  const VecF x_low = unzip(a, b, 0), y_low = unzip(a, b, 1), x_high = unzip(c, d, 0), y_high = unzip(c, d, 1);
+  store(tile, unzip(x_low, x_high, 0));
+  store(tile + kBlock, unzip(y_low, y_high, 0));
+  store(tile + 2 * kBlock, unzip(x_low, x_high, 1));
+  store(tile + 3 * kBlock, unzip(y_low, y_high, 1));
+}
+GFL_FN void turn_boxes_out(const float* tile, float* out) {
+  constexpr int width = Lanes<float>::width;
+  const VecF x1 = load(tile), y1 = load(tile + kBlock), x2 = load(tile + 2 * kBlock), y2 = load(tile + 3 * kBlock);
+  const VecF x_low = zip(x1, x2, 0), x_high = zip(x1, x2, 1), y_low = zip(y1, y2, 0), y_high = zip(y1, y2, 1);
+  store(out, zip(x_low, y_low, 0));
+  store(out + width, zip(x_low, y_low, 1));
+  store(out + 2 * width, zip(x_high, y_high, 0));
+  store(out + 3 * width, zip(x_high, y_high, 1));
+}
+constexpr bool kTurnsBoxes = true;
+#else
+GFL_FN void turn_boxes_in(const float*, float*) {}
+GFL_FN void turn_boxes_out(const float*, float*) {}
+constexpr bool kTurnsBoxes = false;
+#endif
+
+bool whole_block(const gfl_matrix& m, int count) {
+  return kTurnsBoxes && m.dtype == GFL_FLOAT32 && m.col_stride == 1 && m.row_stride == 4 && count == kBlock;
+}
+
 template <class T>
 void load_boxes(const gfl_matrix& m, int64_t row, int count, BoxTile<T>& tile) {
-  if (m.dtype == DtypeOf<T>::code) {
-    const T* in = static_cast<const T*>(m.data) + row * m.row_stride;
-    for (int i = 0; i < count; ++i) {
-      for (int c = 0; c < 4; ++c) tile.data[c * kBlock + i] = in[i * m.row_stride + c * m.col_stride];
-    }
-  } else {
-    for (int c = 0; c < 4; ++c) {
-      load_run(m.data, m.dtype, row * m.row_stride + c * m.col_stride, m.row_stride, count, tile.data + c * kBlock);
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (whole_block(m, count)) {
+      const float* in = static_cast<const float*>(m.data) + row * 4;
+      for (int i = 0; i < kBlock; i += Lanes<float>::width) turn_boxes_in(in + i * 4, tile.data + i);
+      return;
     }
   }
   for (int c = 0; c < 4; ++c) {
+    load_run(m.data, m.dtype, row * m.row_stride + c * m.col_stride, m.row_stride, count, tile.data + c * kBlock);
     for (int i = count; i < kBlock; ++i) tile.data[c * kBlock + i] = T();
   }
 }
 
 template <class T>
 void store_boxes(const BoxTile<T>& tile, const gfl_matrix& m, int64_t row, int count) {
-  if (m.dtype == DtypeOf<T>::code) {
-    T* out = static_cast<T*>(m.data) + row * m.row_stride;
-    for (int i = 0; i < count; ++i) {
-      for (int c = 0; c < 4; ++c) out[i * m.row_stride + c * m.col_stride] = tile.data[c * kBlock + i];
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (whole_block(m, count)) {
+      float* out = static_cast<float*>(m.data) + row * 4;
+      for (int i = 0; i < kBlock; i += Lanes<float>::width) turn_boxes_out(tile.data + i, out + i * 4);
+      return;
     }
-  } else {
-    for (int c = 0; c < 4; ++c) {
-      store_run(tile.data + c * kBlock, count, m.data, m.dtype, row * m.row_stride + c * m.col_stride, m.row_stride);
-    }
+  }
+  for (int c = 0; c < 4; ++c) {
+    store_run(tile.data + c * kBlock, count, m.data, m.dtype, row * m.row_stride + c * m.col_stride, m.row_stride);
   }
 }
 

@@ -1,0 +1,96 @@
+// What both kernels of the dense classification losses are given.
+#pragma once
+
+#include "../math/class_loss.h"
+#include "index.cuh"
+#include "reduce.cuh"
+
+namespace gfl {
+namespace cuda {
+
+// How far a factor reaches: one for all, one a row, or one an element.
+enum class Spread { kShared, kRows, kElements };
+
+inline Spread spread_of(const gfl_matrix& matrix, int64_t rows, int64_t cols) {
+  if (matrix.data == nullptr) return Spread::kShared;
+  if (matrix.col_stride != 0 && cols > 1) return Spread::kElements;
+  return matrix.row_stride != 0 && rows > 1 ? Spread::kRows : Spread::kShared;
+}
+
+// weight times incoming gradient, each of which may be absent.
+template <class C>
+struct Factors {
+  gfl_matrix weight;
+  gfl_matrix grad_loss;
+  Spread spread;
+
+  Factors(const gfl_class_loss& op, bool backward) : weight(op.weight), grad_loss(op.grad_loss) {
+    if (!backward) grad_loss.data = nullptr;
+    const Spread of_weight = spread_of(weight, op.rows, op.cols);
+    const Spread of_grad = spread_of(grad_loss, op.rows, op.cols);
+    spread = of_weight < of_grad ? of_grad : of_weight;
+  }
+
+  __device__ __forceinline__ C at(int64_t row, int64_t col) const {
+    C factor = constant<C>(1.0);
+    if (weight.data) factor = entry(weight, row, col);
+    if (grad_loss.data) factor = factor * entry(grad_loss, row, col);
+    return factor;
+  }
+  // The one factor of Spread::kShared; 1 otherwise. An empty loss has no weight to read.
+  __device__ __forceinline__ C shared(int64_t size) const {
+    return spread == Spread::kShared && size > 0 ? at(0, 0) : constant<C>(1.0);
+  }
+
+ private:
+  static __device__ __forceinline__ C entry(const gfl_matrix& matrix, int64_t row, int64_t col) {
+    return static_cast<const C*>(matrix.data)[row * matrix.row_stride + col * matrix.col_stride];
+  }
+};
+
+template <class T>
+struct ClassArguments {
+  using C = Compute<T>;
+
+  int64_t rows;
+  int64_t cols;
+  MatrixView<T> pred;
+  MatrixView<T> target;
+  const void* labels;
+  bool long_labels;
+  const C* scores;
+  Factors<C> factors;
+  bool sum;          // LossSums or one of the next two
+  LossSums<C> sums;
+  C* row_losses;
+  C* element_losses;
+  T* grad;
+  int64_t grad_row_stride;
+  int64_t grad_col_stride;
+
+  ClassArguments(const gfl_class_loss& op, bool backward)
+      : rows(op.rows),
+        cols(op.cols),
+        pred(matrix_view<T>(op.pred, op.pred.dtype)),
+        target(matrix_view<T>(op.target, op.pred.dtype)),
+        labels(op.labels),
+        long_labels(op.label_dtype == GFL_INT64),
+        scores(static_cast<const C*>(op.scores)),
+        factors(op, backward),
+        sum(!backward && op.reduction.kind == GFL_REDUCE_SUM),
+        sums{static_cast<double*>(op.workspace), {static_cast<C*>(op.loss), nullptr}, Scale<C>(op.reduction)},
+        row_losses(!backward && op.reduction.kind == GFL_REDUCE_ROWS ? static_cast<C*>(op.loss) : nullptr),
+        element_losses(!backward && op.reduction.kind == GFL_REDUCE_ELEMENTS ? static_cast<C*>(op.loss) : nullptr),
+        grad(static_cast<T*>(op.grad.data)),
+        grad_row_stride(op.grad.row_stride),
+        grad_col_stride(op.grad.col_stride) {}
+
+  __device__ __forceinline__ int64_t label(int64_t row) const {
+    return long_labels ? static_cast<const int64_t*>(labels)[row] : static_cast<const int32_t*>(labels)[row];
+  }
+  // Sigmoid focal loss has labels without scores.
+  __device__ __forceinline__ C score(int64_t row) const { return scores ? scores[row] : constant<C>(1.0); }
+};
+
+}  // namespace cuda
+}  // namespace gfl

@@ -1,0 +1,293 @@
+// Dense classification losses of contiguous logits: the hot path.
+//
+// A block takes tiles of consecutive elements, whatever rows they belong to, so that every access is 16 bytes wide and
+// each thread has kUnroll of them in flight. With labels, the elements that are some row's positive are marked in
+// shared memory first; the dense pass takes every element for a negative and drops the marked ones, then the threads
+// that found the positives add them. Positives are rare, so the dense pass hardly pays for them, and nothing is added
+// that would have to be taken back.
+#pragma once
+
+#include "class_loss.cuh"
+#include "vector.cuh"
+
+namespace gfl {
+namespace cuda {
+
+template <class T>
+struct FlatTile {
+  static constexpr int kThreads = 256;
+  static constexpr int kUnroll = sizeof(T) == 2 ? 2 : 4;
+  static constexpr int kStep = kThreads * kPack<T>;  // elements that the block loads at once
+  static constexpr int kElements = kStep * kUnroll;
+  static constexpr int kMarkWords = kElements / 32;
+};
+
+// Where the elements of a tile lie in the matrix. Rows and columns of neighbours are found by 32-bit arithmetic.
+struct TilePlace {
+  int64_t start;      // first element
+  int64_t first_row;  // its row
+  int first_col;
+  int count;          // elements of the tile, fewer in the last one
+};
+
+// How a block's place moves from tile to tile, so that only the first needs a division.
+struct TileStep {
+  int64_t elements;
+  int64_t rows;
+  int cols;
+  Divider by_cols;
+
+  TileStep(int64_t columns, int64_t step)
+      : elements(step), rows(step / columns), cols(static_cast<int>(step % columns)), by_cols(columns) {}
+};
+
+// The factors of neighbouring elements, one after the other.
+template <class C>
+class FactorWalk {
+ public:
+  __device__ __forceinline__ FactorWalk(const Factors<C>& factors, const TilePlace& place, const Divider& by_cols,
+                                        int local)
+      : factors_(factors), cols_(static_cast<int>(by_cols.divisor())) {
+    const int offset = place.first_col + local;
+    const int down = by_cols.divide(offset);
+    row_ = place.first_row + down;
+    col_ = offset - down * cols_;
+  }
+  __device__ __forceinline__ bool same_row(int elements) const {
+    return factors_.spread == Spread::kRows && col_ + elements <= cols_;
+  }
+  __device__ __forceinline__ C value() const { return factors_.at(row_, col_); }
+  __device__ __forceinline__ void next() {
+    if (++col_ == cols_) {
+      col_ = 0;
+      ++row_;
+    }
+  }
+
+ private:
+  const Factors<C>& factors_;
+  int cols_;
+  int64_t row_;
+  int col_;
+};
+
+// Calls found(element in the tile, row, class) for this thread's share of the positives of a tile.
+template <class T, class Found>
+__device__ __forceinline__ void for_each_positive(const ClassArguments<T>& op, const TilePlace& place,
+                                                  const Divider& by_cols, const Found& found) {
+  const int cols = static_cast<int>(op.cols);
+  const int rows = by_cols.divide(place.first_col + place.count - 1) + 1;
+  for (int r = static_cast<int>(threadIdx.x); r < rows; r += FlatTile<T>::kThreads) {
+    const int64_t label = op.label(place.first_row + r);
+    if (label < 0 || label >= cols) continue;
+    const int local = r * cols - place.first_col + static_cast<int>(label);
+    if (local >= 0 && local < place.count) found(local, place.first_row + r, label);
+  }
+}
+
+// The losses and gradients of one vector of elements, without the marked ones.
+template <class T>
+struct VectorTerms {
+  static constexpr int N = kPack<T>;
+  using C = Compute<T>;
+  C loss[N];
+  C grad[N];
+
+  __device__ __forceinline__ void drop(unsigned marked) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const bool dropped = (marked >> i & 1u) != 0;
+      loss[i] = select(dropped, C(), loss[i]);
+      grad[i] = select(dropped, C(), grad[i]);
+    }
+  }
+  __device__ __forceinline__ void multiply(const Factors<C>& factors, const TilePlace& place, const Divider& by_cols,
+                                           int local, int count) {
+    FactorWalk<C> walk(factors, place, by_cols, local);
+    C factor = walk.value();
+    const bool same = walk.same_row(N);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      loss[i] = loss[i] * factor;
+      grad[i] = grad[i] * factor;
+      if (same || i + 1 >= count) continue;
+      walk.next();
+      factor = walk.value();
+    }
+  }
+  __device__ __forceinline__ C loss_sum() const {
+    C sums[N];
+#pragma unroll
+    for (int i = 0; i < N; ++i) sums[i] = loss[i];
+#pragma unroll
+    for (int half = N / 2; half > 0; half /= 2) {
+#pragma unroll
+      for (int i = 0; i < half; ++i) sums[i] = sums[i] + sums[i + half];
+    }
+    return sums[0];
+  }
+  __device__ __forceinline__ void scale_grad(C scale) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) grad[i] = grad[i] * scale;
+  }
+};
+
+// N values at `data` + `offset`, all of them or the first `count`.
+template <int N, class T>
+__device__ __forceinline__ Vector<T, N> load_vector(const T* data, int count) {
+  return count >= N ? Vector<T, N>::load(data) : Vector<T, N>::load_some(data, count);
+}
+template <class T, int N>
+__device__ __forceinline__ void store_vector(const Vector<T, N>& vector, T* data, int count) {
+  if (count >= N) {
+    vector.store(data);
+  } else {
+    vector.store_some(data, count);
+  }
+}
+
+template <class T, class Formula>
+__device__ __forceinline__ VectorTerms<T> negative_terms(const Formula& formula, const Vector<T, kPack<T>>& logits) {
+  using C = Compute<T>;
+  C x[kPack<T>];
+  logits.widen_to(x);
+  VectorTerms<T> terms;
+#pragma unroll
+  for (int i = 0; i < kPack<T>; ++i) {
+    const LossGrad<C> term = formula.negative(x[i]);
+    terms.loss[i] = term.loss;
+    terms.grad[i] = term.grad;
+  }
+  return terms;
+}
+
+template <class T, class Formula>
+__device__ __forceinline__ VectorTerms<T> dense_terms(const Formula& formula, const Vector<T, kPack<T>>& logits,
+                                                      const MatrixView<T>& target, int64_t element, int count) {
+  using C = Compute<T>;
+  constexpr int N = kPack<T>;
+  C x[N];
+  C t[N];
+  logits.widen_to(x);
+  if (target.wide) {
+    load_vector<N>(static_cast<const C*>(target.data) + element, count).widen_to(t);
+  } else {
+    load_vector<N>(static_cast<const T*>(target.data) + element, count).widen_to(t);
+  }
+  VectorTerms<T> terms;
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    const LossGrad<C> term = formula.dense(x[i], t[i]);
+    terms.loss[i] = term.loss;
+    terms.grad[i] = term.grad;
+  }
+  return terms;
+}
+
+// kLoss and kGrad say what is wanted at all; the caller of a kernel with both may still leave out either.
+template <class T, class Formula, bool kDense, bool kLoss, bool kGrad>
+__global__ void __launch_bounds__(FlatTile<T>::kThreads)
+    class_loss_flat(const ClassArguments<T> op, const Formula formula, const TileStep step) {
+  using C = Compute<T>;
+  using Tile = FlatTile<T>;
+  constexpr int N = kPack<T>;
+  // Two sets of marks: while one is being cleared, the next tile is already marked in the other.
+  __shared__ uint32_t marks[2][kDense ? 1 : Tile::kMarkWords];
+  const int thread = static_cast<int>(threadIdx.x);
+  if (!kDense) {
+    for (int i = thread; i < 2 * Tile::kMarkWords; i += Tile::kThreads) marks[i / Tile::kMarkWords][i % Tile::kMarkWords] = 0;
+    __syncthreads();
+  }
+
+  const int64_t size = op.rows * op.cols;
+  const T* pred = static_cast<const T*>(op.pred.data);
+  const C scale = op.sums.scale.value();
+  const C shared_factor = op.factors.shared(size);
+  const C grad_scale = scale * shared_factor;
+  const bool one_factor = op.factors.spread == Spread::kShared;
+  double total = 0.0;
+
+  TilePlace place;
+  const int first = static_cast<int>(blockIdx.x) * Tile::kElements;
+  place.start = first;
+  place.first_row = step.by_cols.divide(first);
+  place.first_col = first - static_cast<int>(place.first_row * op.cols);
+
+  for (int buffer = 0; place.start < size; buffer ^= 1) {
+    place.count = static_cast<int>(size - place.start < Tile::kElements ? size - place.start : Tile::kElements);
+    const T* tile_pred = pred + place.start;
+    Vector<T, N> logits[Tile::kUnroll];
+    if (place.count == Tile::kElements) {
+#pragma unroll
+      for (int j = 0; j < Tile::kUnroll; ++j) logits[j] = Vector<T, N>::load(tile_pred + j * Tile::kStep + thread * N);
+    } else {
+#pragma unroll
+      for (int j = 0; j < Tile::kUnroll; ++j) {
+        const int local = j * Tile::kStep + thread * N;
+        logits[j] = load_vector<N>(tile_pred + local, place.count - local);
+      }
+    }
+
+    bool marked = false;
+    if (!kDense) {
+      for_each_positive(op, place, step.by_cols, [&](int local, int64_t, int64_t) {
+        atomicOr(&marks[buffer][local / 32], 1u << (local % 32));
+        marked = true;
+      });
+      marked = __syncthreads_or(marked) != 0;
+    }
+    const bool irregular = marked || place.count < Tile::kElements;
+
+    C tile_loss = C();
+#pragma unroll
+    for (int j = 0; j < Tile::kUnroll; ++j) {
+      const int local = j * Tile::kStep + thread * N;
+      const int left = place.count - local;
+      VectorTerms<T> terms = kDense ? dense_terms(formula, logits[j], op.target, place.start + local, left)
+                                    : negative_terms<T>(formula, logits[j]);
+      if (irregular) {
+        unsigned dropped = kDense ? 0u : marks[buffer][kDense ? 0 : local / 32] >> (local % 32);
+        if (left < N) dropped |= ~0u << (left > 0 ? left : 0);
+        terms.drop(dropped);
+      }
+      if (!one_factor && left > 0) terms.multiply(op.factors, place, step.by_cols, local, left);
+      if (kLoss) tile_loss = tile_loss + terms.loss_sum();
+      if (kLoss && op.element_losses) {
+        C losses[N];
+#pragma unroll
+        for (int i = 0; i < N; ++i) losses[i] = terms.loss[i] * grad_scale;
+        store_vector(Vector<C, N>::narrowed(losses), op.element_losses + place.start + local, left);
+      }
+      if (kGrad && op.grad) {
+        terms.scale_grad(grad_scale);
+        store_vector(Vector<T, N>::narrowed(terms.grad), op.grad + place.start + local, left);
+      }
+    }
+    total += static_cast<double>(tile_loss * shared_factor);
+
+    if (!kDense && marked) {
+      __syncthreads();  // the dense stores are done and the marks read
+      for_each_positive(op, place, step.by_cols, [&](int local, int64_t row, int64_t label) {
+        atomicAnd(&marks[buffer][local / 32], ~(1u << (local % 32)));
+        const LossGrad<C> term = formula.positive(widen(tile_pred[local]), op.score(row));
+        const C factor = op.factors.at(row, label);
+        total += static_cast<double>(term.loss * factor);
+        const int64_t element = place.start + local;
+        if (kLoss && op.element_losses) op.element_losses[element] = term.loss * (factor * scale);
+        if (kGrad && op.grad) op.grad[element] = narrow<T>(term.grad * (factor * scale));
+      });
+    }
+
+    place.start += step.elements;
+    place.first_row += step.rows;
+    place.first_col += step.cols;
+    if (place.first_col >= op.cols) {
+      place.first_col -= static_cast<int>(op.cols);
+      ++place.first_row;
+    }
+  }
+  if (kLoss && op.sum) op.sums.add_block(0, total);
+}
+
+}  // namespace cuda
+}  // namespace gfl

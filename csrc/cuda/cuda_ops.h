@@ -1,0 +1,38 @@
+// The CUDA side of the C ABI; core.cpp forwards here.
+#pragma once
+
+#include <cstdint>
+
+#include "../gfl.h"
+
+namespace gfl {
+namespace cuda {
+
+int class_loss_forward(const gfl_device& device, const gfl_class_loss& op);
+int class_loss_backward(const gfl_device& device, const gfl_class_loss& op);
+int dfl_forward(const gfl_device& device, const gfl_dfl& op);
+int dfl_backward(const gfl_device& device, const gfl_dfl& op);
+int integral_forward(const gfl_device& device, const gfl_integral& op);
+int integral_backward(const gfl_device& device, const gfl_integral& op);
+int iou_loss_forward(const gfl_device& device, const gfl_iou_loss& op);
+int iou_loss_backward(const gfl_device& device, const gfl_iou_loss& op);
+int box_iou_forward(const gfl_device& device, const gfl_box_iou& op);
+int box_distribution_loss_forward(const gfl_device& device, const gfl_box_distribution_loss& op);
+int box_distribution_loss_backward(const gfl_device& device, const gfl_box_distribution_loss& op);
+int generalized_focal_forward(const gfl_device& device, const gfl_generalized_focal& op);
+int generalized_focal_backward(const gfl_device& device, const gfl_generalized_focal& op);
+int scale_gradient(const gfl_device& device, void* data, int32_t dtype, int64_t size, const void* factor);
+
+int64_t workspace_bytes(int64_t rows, int64_t cols);
+
+// "sm_80 sm_90 compute_90", as the build was told.
+inline const char* architectures() {
+#if defined(GFL_CUDA_ARCHS)
+  return GFL_CUDA_ARCHS;
+#else
+  return "";
+#endif
+}
+
+}  // namespace cuda
+}  // namespace gfl
