@@ -21,6 +21,21 @@ GFL_FN T minimum(T a, T b) {
   return select(a < b, a, select(b <= a, b, a + b));
 }
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+// One instruction each on a GPU, and no branch.
+GFL_FN float maximum(float a, float b) {
+  float c;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+  return c;
+}
+GFL_FN float minimum(float a, float b) {
+  float c;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+  return c;
+}
+GFL_FN float capped(float x) { return minimum(x, 3.4028234663852886e38f); }
+#endif
+
 // The cap that keeps 0 * infinity from being NaN; a NaN passes through.
 template <class T>
 GFL_FN T capped(T x) {
@@ -47,26 +62,27 @@ GFL_FN T exponential(T x) {
 }
 
 #if defined(__CUDA_ARCH__)
-// Three instructions more than a bare ex2: the rounding error of x log2(e) is carried, so that e^-80 is as exact as e^-1.
+// The rounding error of x log2(e) is carried along, so that e^-80 is as exact as e^-1. 2^-150 is already 0.
 GFL_FN float exponential(float x) {
-  const float high = x * 1.44269504f;
-  const float low = fused(x, 1.92596299e-8f, fused(x, 1.44269504f, -high));
+  const float z = maximum(x, -104.0f);
+  const float high = z * 1.44269504f;
+  const float low = fused(z, 1.92596299e-8f, fused(z, 1.44269504f, -high));
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(high));
-  return x < -87.3f ? 0.0f : fused(y * 0.693147181f, low, y);
+  return fused(y * 0.693147181f, low, y);
 }
 #endif
 GFL_FN double exponential(double x) { return ::exp(x); }
 
-// atanh(s) / s for |s| <= 1/3.
+// 2 atanh(s) for |s| <= 1/3.
 template <class T>
-GFL_FN T atanh_over_s(T s) {
+GFL_FN T twice_atanh(T s) {
   const T z = s * s;
-  T p = constant<T>(0.1408916711807);
-  p = fused(p, z, constant<T>(0.1398030072451));
-  p = fused(p, z, constant<T>(0.2001245468855));
-  p = fused(p, z, constant<T>(0.3333315849304));
-  return fused(p, z, constant<T>(1.0));
+  T p = constant<T>(0.2817833423614);
+  p = fused(p, z, constant<T>(0.2796060144902));
+  p = fused(p, z, constant<T>(0.4002490937710));
+  p = fused(p, z, constant<T>(0.6666631698608));
+  return s * fused(p, z, constant<T>(2.0));
 }
 
 // log x for a normal x; 0 gives -infinity, infinity itself, a negative x or a NaN gives NaN.
@@ -75,7 +91,7 @@ GFL_FN T logarithm(T x) {
   T m;
   const T n = split_exponent(x, m);
   const T s = (m - 1.0f) / (m + 1.0f);
-  const T log_m = (s + s) * atanh_over_s(s);
+  const T log_m = twice_atanh(s);
   const T result = fused(n, constant<T>(0.693359375), fused(n, constant<T>(-2.12194440e-4), log_m));
   const T infinity = constant<T>(HUGE_VAL);
   const T not_positive = select(x == T(), -infinity, infinity - infinity);
@@ -87,7 +103,7 @@ GFL_FN double logarithm(double x) { return ::log(x); }
 template <class T>
 GFL_FN T log_complement(T p) {
   const T s = p / (2.0f - p);
-  return select(p < constant<T>(0.5), -(s + s) * atanh_over_s(s), logarithm(1.0f - p));
+  return select(p < constant<T>(0.5), -twice_atanh(s), logarithm(1.0f - p));
 }
 GFL_FN double log_complement(double p) { return ::log1p(-p); }
 

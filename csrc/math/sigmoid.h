@@ -25,8 +25,7 @@ GFL_FN SigmoidParts<T> sigmoid_parts(T x) {
   const T larger = r * two;
   const T smaller = e * larger;
   const T s = e * (r * one);
-  const T log1p_e = (s + s) * atanh_over_s(s);
-  return {select(x >= T(), larger, smaller), select(x >= T(), smaller, larger), log1p_e};
+  return {select(x >= T(), larger, smaller), select(x >= T(), smaller, larger), twice_atanh(s)};
 }
 
 GFL_FN SigmoidParts<double> sigmoid_parts(double x) {
