@@ -60,7 +60,7 @@ struct ClassArguments {
   bool long_labels;
   const C* scores;
   Factors<C> factors;
-  bool sum;          // LossSums or one of the next two
+  bool sum;  // LossSums or one of the next two
   LossSums<C> sums;
   C* row_losses;
   C* element_losses;

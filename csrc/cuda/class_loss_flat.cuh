@@ -27,7 +27,7 @@ struct TilePlace {
   int64_t start;      // first element
   int64_t first_row;  // its row
   int first_col;
-  int count;          // elements of the tile, fewer in the last one
+  int count;  // elements of the tile, fewer in the last one
 };
 
 // How a block's place moves from tile to tile, so that only the first needs a division.
@@ -126,9 +126,17 @@ struct VectorTerms {
     }
     return sums[0];
   }
-  __device__ __forceinline__ void scale_grad(C scale) {
+  __device__ __forceinline__ Vector<C, N> scaled_loss(C scale) const {
+    C scaled[N];
 #pragma unroll
-    for (int i = 0; i < N; ++i) grad[i] = grad[i] * scale;
+    for (int i = 0; i < N; ++i) scaled[i] = loss[i] * scale;
+    return Vector<C, N>::narrowed(scaled);
+  }
+  __device__ __forceinline__ Vector<T, N> narrowed_grad(C scale) const {
+    C scaled[N];
+#pragma unroll
+    for (int i = 0; i < N; ++i) scaled[i] = grad[i] * scale;
+    return Vector<T, N>::narrowed(scaled);
   }
 };
 
@@ -195,7 +203,8 @@ __global__ void __launch_bounds__(FlatTile<T>::kThreads)
   __shared__ uint32_t marks[2][kDense ? 1 : Tile::kMarkWords];
   const int thread = static_cast<int>(threadIdx.x);
   if (!kDense) {
-    for (int i = thread; i < 2 * Tile::kMarkWords; i += Tile::kThreads) marks[i / Tile::kMarkWords][i % Tile::kMarkWords] = 0;
+    for (int i = thread; i < 2 * Tile::kMarkWords; i += Tile::kThreads)
+      marks[i / Tile::kMarkWords][i % Tile::kMarkWords] = 0;
     __syncthreads();
   }
 
@@ -216,6 +225,7 @@ __global__ void __launch_bounds__(FlatTile<T>::kThreads)
   for (int buffer = 0; place.start < size; buffer ^= 1) {
     place.count = static_cast<int>(size - place.start < Tile::kElements ? size - place.start : Tile::kElements);
     const T* tile_pred = pred + place.start;
+    T* tile_grad = op.grad + place.start;
     Vector<T, N> logits[Tile::kUnroll];
     if (place.count == Tile::kElements) {
 #pragma unroll
@@ -236,7 +246,9 @@ __global__ void __launch_bounds__(FlatTile<T>::kThreads)
       });
       marked = __syncthreads_or(marked) != 0;
     }
-    const bool irregular = marked || place.count < Tile::kElements;
+    // One question for all that seldom happens, so that the usual vector pays for one branch.
+    const bool plain = !marked && place.count == Tile::kElements && one_factor && !(kLoss && op.element_losses) &&
+                       !(kLoss && kGrad && !op.grad);
 
     C tile_loss = C();
 #pragma unroll
@@ -245,23 +257,19 @@ __global__ void __launch_bounds__(FlatTile<T>::kThreads)
       const int left = place.count - local;
       VectorTerms<T> terms = kDense ? dense_terms(formula, logits[j], op.target, place.start + local, left)
                                     : negative_terms<T>(formula, logits[j]);
-      if (irregular) {
+      if (plain) {
+        if (kGrad) terms.narrowed_grad(grad_scale).store(tile_grad + local);
+      } else {
         unsigned dropped = kDense ? 0u : marks[buffer][kDense ? 0 : local / 32] >> (local % 32);
         if (left < N) dropped |= ~0u << (left > 0 ? left : 0);
         terms.drop(dropped);
+        if (!one_factor && left > 0) terms.multiply(op.factors, place, step.by_cols, local, left);
+        if (kLoss && op.element_losses) {
+          store_vector(terms.scaled_loss(grad_scale), op.element_losses + place.start + local, left);
+        }
+        if (kGrad && op.grad) store_vector(terms.narrowed_grad(grad_scale), tile_grad + local, left);
       }
-      if (!one_factor && left > 0) terms.multiply(op.factors, place, step.by_cols, local, left);
       if (kLoss) tile_loss = tile_loss + terms.loss_sum();
-      if (kLoss && op.element_losses) {
-        C losses[N];
-#pragma unroll
-        for (int i = 0; i < N; ++i) losses[i] = terms.loss[i] * grad_scale;
-        store_vector(Vector<C, N>::narrowed(losses), op.element_losses + place.start + local, left);
-      }
-      if (kGrad && op.grad) {
-        terms.scale_grad(grad_scale);
-        store_vector(Vector<T, N>::narrowed(terms.grad), op.grad + place.start + local, left);
-      }
     }
     total += static_cast<double>(tile_loss * shared_factor);
 

@@ -73,7 +73,8 @@ class Stream {
     const bool cached = index_ >= 0 && index_ < kDevices;
     int count = cached ? counts[index_].load(std::memory_order_relaxed) : 0;
     if (count > 0 || status_ != GFL_OK) return count;
-    if (!check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, index_), "multiprocessor count")) return 0;
+    if (!check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, index_), "multiprocessor count"))
+      return 0;
     if (cached) counts[index_].store(count, std::memory_order_relaxed);
     return count;
   }

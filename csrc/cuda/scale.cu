@@ -12,7 +12,8 @@ constexpr int kThreads = 256;
 constexpr int kUnroll = 4;
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) scale_kernel(T* data, int64_t size, int64_t packs, const Compute<T>* factor) {
+__global__ void __launch_bounds__(kThreads)
+    scale_kernel(T* data, int64_t size, int64_t packs, const Compute<T>* factor) {
   constexpr int N = kPack<T>;
   const Compute<T> by = *factor;
   if (by == constant<Compute<T>>(1.0)) return;  // what a mean's own backward passes on: nothing to read or write
