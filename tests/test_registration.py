@@ -1,0 +1,178 @@
+"""The raw ops as torch.library sees them; the public functions under torch.compile and autocast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from cases import BY_ID, CASES, Case
+from conftest import BACKENDS
+from running import as_tuple, run, run_case
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import gfl_ops
+
+
+class RecordRawOps(TorchDispatchMode):
+    """What the public functions pass to the raw ops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "gfl_ops":
+            self.calls.append((func, args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def registered_ops() -> set[str]:
+    return {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("gfl_ops::")}
+
+
+# One row per kind of argument: absent and present, reduced and not, strided and not, empty, half.
+RECORDED = [
+    "quality_focal_loss-9x3",
+    "quality_focal_loss-0x80",
+    "quality_focal_loss-avg-0-d",
+    "quality_focal_loss-beta2.0-none",
+    "quality_focal_loss-dense-transposed",
+    "quality_focal_loss-activated-transposed",
+    "sigmoid_focal_loss-9x3",
+    "sigmoid_focal_loss-weight-element-none",
+    "sigmoid_focal_loss-dense-gamma1.5-sum",
+    "distribution_focal_loss-7x17",
+    "distribution_focal_loss-0x17",
+    "distribution_focal_loss-weight-none",
+    "distribution_focal_loss-bin_values-sided",
+    "distribution_focal_loss-transposed",
+    "integral-7x17",
+    "integral-bin_values-map",
+    "integral-map-channels-last",
+    "iou_loss-giou-mean",
+    "iou_loss-ciou-none",
+    "iou_loss-diou-weight4",
+    "iou_loss-iou-log-transposed",
+    "box_iou-5x7",
+    "box_iou-aligned-nested",
+    "generalized_focal_loss-beta2.0-none",
+    "generalized_focal_loss-broadcast-y",
+    "generalized_focal_loss-avg-0-d",
+    "distribution_box_loss-giou-mean",
+    "distribution_box_loss-per-row-stride",
+    "distribution_box_loss-three-dim-transposed",
+]
+
+
+def record(case: Case, dtype: torch.dtype) -> RecordRawOps:
+    recorder = RecordRawOps()
+    with gfl_ops.use_backend("native"), recorder:
+        run_case(gfl_ops, case, case.inputs(dtype))
+    return recorder
+
+
+@pytest.mark.parametrize("case", [BY_ID[name] for name in RECORDED], ids=lambda c: c.id)
+def test_opcheck(case: Case, needs_native) -> None:
+    dtype = torch.bfloat16 if case.name.endswith("none") else torch.float32
+    calls = record(case, dtype).calls
+    assert calls, "no raw op was called"
+    for op, args, kwargs in calls:
+        torch.library.opcheck(op, args, kwargs)
+
+
+def test_opcheck_covers_every_raw_op(needs_native) -> None:
+    seen = {op.name() for name in RECORDED for op, _, _ in record(BY_ID[name], torch.float32).calls}
+    assert {name.split(".")[0] for name in seen} == {name.split(".")[0] for name in registered_ops()}
+
+
+# ---- torch.compile -----------------------------------------------------------------------------------
+
+PUBLIC = [
+    "quality_focal_loss-avg-0-d",
+    "quality_focal_loss-dense-beta2.0-mean",
+    "sigmoid_focal_loss-weight-row-mean",
+    "distribution_focal_loss-weight-mean",
+    "integral-map",
+    "iou_loss-giou-weight",
+    "giou_loss-plain",
+    "diou_loss-plain",
+    "ciou_loss-plain",
+    "box_iou-5x7",
+    "generalized_focal_loss-beta2.0-mean",
+    "distribution_box_loss-giou-mean",
+]
+
+
+# Not the CUDA kernels on the host: their route is a patch of the eager path. Inductor takes seconds per graph of the
+# reference and has nothing to generate for a native op, so the former goes through the tracer alone.
+traced_backends = pytest.mark.parametrize("backend", [b for b in BACKENDS if b != "host_cuda"], indirect=True)
+compiled_backends = pytest.mark.parametrize(
+    "backend", [b for b in BACKENDS if b not in ("host_cuda", "reference")], indirect=True
+)
+
+
+def assert_compiled_equals_eager(case: Case, backend: Any, compiler: str, dynamic: bool | None = None) -> None:
+    function = getattr(gfl_ops, case.op)
+    inputs = case.inputs(torch.float32, backend.device)
+    eager = run(function, inputs, case.kwargs, case.differentiable)
+    torch._dynamo.reset()
+    compiled = run(
+        torch.compile(function, fullgraph=True, backend=compiler, dynamic=dynamic),
+        inputs,
+        case.kwargs,
+        case.differentiable,
+    )
+    # A native op is called as it is; the reference's own arithmetic may be fused in another order.
+    tolerance = {"rtol": 0, "atol": 0} if backend.is_native else {"rtol": 1e-5, "atol": 1e-5}
+    for name, x in compiled.named().items():
+        torch.testing.assert_close(x, eager.named()[name], **tolerance, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("case", [BY_ID[name] for name in PUBLIC], ids=lambda c: c.id)
+@compiled_backends
+def test_compile(case: Case, backend) -> None:
+    assert_compiled_equals_eager(case, backend, "inductor")
+
+
+@pytest.mark.parametrize("case", [BY_ID[name] for name in PUBLIC], ids=lambda c: c.id)
+@traced_backends
+def test_compile_as_one_graph_with_dynamic_shapes(case: Case, backend) -> None:
+    assert_compiled_equals_eager(case, backend, "aot_eager", dynamic=True)
+
+
+def test_every_public_function_is_compiled() -> None:
+    assert {BY_ID[name].op for name in PUBLIC} == {case.op for case in CASES}
+
+
+# ---- autocast ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("autocast_dtype", [torch.bfloat16, torch.float16], ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize("case", [BY_ID[name] for name in PUBLIC], ids=lambda c: c.id)
+def test_autocast_changes_nothing(case: Case, dtype: torch.dtype, autocast_dtype: torch.dtype, backend) -> None:
+    inputs = case.inputs(dtype, backend.device)
+    plain = run_case(gfl_ops, case, inputs).named()
+    with torch.autocast(backend.device, autocast_dtype):
+        function = getattr(gfl_ops, case.op)
+        leaves = {name: inputs[name].detach().requires_grad_() for name in case.differentiable}
+        outputs = as_tuple(function(**inputs | leaves, **case.kwargs))
+    for i, x in enumerate(outputs):
+        assert x.dtype == plain[f"output {i}"].dtype
+        assert torch.equal(x, plain[f"output {i}"])
+
+
+def test_autocast_head(backend) -> None:
+    """A head whose convolution autocast makes half: the loss is float32, the weight's gradient flows."""
+    head = torch.nn.Conv2d(3, 5, 1, device=backend.device)
+    image = torch.rand(1, 3, 4, 4, device=backend.device)
+    label = torch.arange(16, device=backend.device) % 7
+    score = torch.rand(16, device=backend.device)
+    with torch.autocast(backend.device, torch.bfloat16):
+        logits = head(image).permute(0, 2, 3, 1).reshape(-1, 5)
+        assert logits.dtype == torch.bfloat16
+        loss = gfl_ops.quality_focal_loss(logits, (label, score))
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert head.weight.grad.abs().sum() > 0
