@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,81 +18,100 @@ PACKAGE = Path(__file__).resolve().parent
 DEVICES = ("cpu", "cuda")
 
 
-def report() -> str:
-    """The whole report, as ``python -m gfl_ops.info`` prints it.
+def collect() -> dict[str, Any]:
+    """Everything the report says, as plain values (they go into JSON as they are).
 
     Example:
         >>> from gfl_ops import info
-        >>> print(info.report().splitlines()[0].split()[0])
-        gfl_ops
+        >>> sorted(info.collect()["choices"]["integral"])
+        ['cpu', 'cuda']
     """
-    return "\n".join([*_versions(), "", *_core(), "", *_backends()])
+    return {
+        "gfl_ops": __version__,
+        "path": str(PACKAGE),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "torch": torch.__version__,
+        "torch_cuda": torch.version.cuda,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "triton": _version_of("triton"),
+        "native": _native.core() is not None,
+        "load_error": _native.load_error,
+        "cpu_isa": _native.cpu_isa(),
+        "cpu_threads": _native.cpu_threads(),
+        "cuda_architectures": _native.cuda_architectures() if _native.has_cuda() else None,
+        "forced": _dispatch.forced(),
+        "choices": {op: {device: _choice(op, device) for device in DEVICES} for op in _dispatch.OPS},
+    }
 
 
-def _versions() -> list[str]:
-    return _aligned(
-        [
-            (f"gfl_ops {__version__}", str(PACKAGE)),
-            (f"python {platform.python_version()}", f"{platform.system()} {platform.machine()}"),
-            (f"torch {torch.__version__}", _torch_cuda()),
-            (f"triton {_version_of('triton')}", ""),
-        ]
-    )
+def report() -> str:
+    """The text that ``python -m gfl_ops.info`` prints."""
+    facts = collect()
+    return "\n".join([*_versions(facts), "", *_core(facts), "", *_backends(facts)])
 
 
-def _version_of(distribution: str) -> str:
+def _version_of(distribution: str) -> str | None:
     # Asked of the metadata: importing triton takes longer than all the rest, and may fail.
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _torch_cuda() -> str:
-    if torch.version.cuda is None:
-        return "without CUDA"
-    if not torch.cuda.is_available():
-        return f"CUDA {torch.version.cuda}, no usable GPU"
-    return f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}"
-
-
-def _core() -> list[str]:
-    if _native.core() is None:
-        return [f"native core: missing ({_native.load_error or 'not built'})", *_how_to_get_it()]
-    cuda = _native.cuda_architectures() if _native.has_cuda() else "not compiled in"
-    return [
-        "native core: loaded",
-        f"  CPU: {_native.cpu_isa()}, {_native.cpu_threads()} threads",
-        f"  CUDA: {cuda}",
-    ]
-
-
-def _how_to_get_it() -> list[str]:
-    if (PACKAGE.parent / "CMakeLists.txt").exists():
-        return [f"  This is the source tree; `pip install {PACKAGE.parent}` compiles the core and installs it."]
-    return ["  The package was installed without one (GFL_NATIVE=off); an install without that variable compiles it."]
-
-
-def _backends() -> list[str]:
-    forced = _dispatch.forced()
-    head = f"backend: {forced}, forced" if forced else "backend: auto"
-    rows = [("op", *DEVICES)]
-    notes: dict[str, str] = {}
-    for op in _dispatch.OPS:
-        cells = []
-        for device in DEVICES:
-            backend, reason = _choice(op, device)
-            cells.append(f"{backend} [{notes.setdefault(reason, str(len(notes) + 1))}]")
-        rows.append((op, *cells))
-    reasons = [f"  [{number}] {reason}" for reason, number in notes.items()]
-    return [head, *_aligned(rows), *reasons]
+        return None
 
 
 def _choice(op: str, device: str) -> tuple[str, str]:
     try:
         return _dispatch.choose(op, device)
     except RuntimeError as error:  # a backend is forced that this device does not have: the op would say so, too
-        return "error", str(error).removeprefix(f"{op}: ")
+        return "error", str(error).removeprefix(f"{op}: ").partition(";")[0]
+
+
+def _versions(facts: dict[str, Any]) -> list[str]:
+    if facts["torch_cuda"] is None:
+        cuda = "without CUDA"
+    else:
+        cuda = f"CUDA {facts['torch_cuda']}, {facts['gpu'] or 'no usable GPU'}"
+    return _aligned(
+        [
+            (f"gfl_ops {facts['gfl_ops']}", facts["path"]),
+            (f"python {facts['python']}", facts["platform"]),
+            (f"torch {facts['torch']}", cuda),
+            (f"triton {facts['triton'] or 'not installed'}", ""),
+        ]
+    )
+
+
+def _core(facts: dict[str, Any]) -> list[str]:
+    if not facts["native"]:
+        return [f"native core: missing ({facts['load_error']})", f"  {_how_to_get_it()}"]
+    return [
+        "native core: loaded",
+        f"  CPU   {facts['cpu_isa']}, {facts['cpu_threads']} threads",
+        f"  CUDA  {facts['cuda_architectures'] or 'not compiled in'}",
+    ]
+
+
+def _how_to_get_it() -> str:
+    if _is_source_tree():
+        return f"this is the source tree; `pip install {PACKAGE.parent}` compiles the core and installs it"
+    return "the package was installed without it (GFL_NATIVE=off); installed without that variable, it is compiled"
+
+
+def _is_source_tree() -> bool:
+    return (PACKAGE.parent / "CMakeLists.txt").exists()
+
+
+def _backends(facts: dict[str, Any]) -> list[str]:
+    rows: list[tuple[str, ...]] = [("op", *DEVICES)]
+    notes: dict[str, int] = {}
+    for op, choices in facts["choices"].items():
+        cells = []
+        for device in DEVICES:
+            backend, reason = choices[device]
+            cells.append(f"{backend} [{notes.setdefault(reason, len(notes) + 1)}]")
+        rows.append((op, *cells))
+    head = f"backend: {facts['forced']}, asked for" if facts["forced"] else "backend: auto"
+    return [head, *_aligned(rows), *(f"  [{number}] {reason}" for reason, number in notes.items())]
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
@@ -100,7 +120,7 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def _installed_elsewhere() -> Path | None:
-    """The directory of an installed gfl_ops that is not this one, as when `python -m` runs in the source tree."""
+    """Where an installed gfl_ops lies that is not this one."""
     try:
         distribution = importlib.metadata.distribution("gfl_ops")
     except importlib.metadata.PackageNotFoundError:
@@ -110,12 +130,13 @@ def _installed_elsewhere() -> Path | None:
 
 
 def main() -> int:
-    installed = _installed_elsewhere() if _native.core() is None else None
+    # `python -m` puts the current directory first, so in the source tree it finds the package that has no core,
+    # while a script or an installed program gets the one that has.
+    installed = _installed_elsewhere() if _is_source_tree() and _native.core() is None else None
     if installed is None:
         print(report())
         return 0
-    # `python -m` puts the current directory first, so in the source tree it finds the package that has no core.
-    print(f"{PACKAGE} is the source tree, which has no native core; the installed package says:\n", flush=True)
+    print(f"{PACKAGE} is the source tree and has no native core; of the installed package:\n", flush=True)
     return subprocess.run([sys.executable, "-m", "gfl_ops.info"], cwd=installed, check=False).returncode
 
 
