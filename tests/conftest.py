@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import gfl_ops
+from gfl_ops import _native
 
 # "host_cuda" runs the CUDA kernels' source, compiled for the host, on CPU tensors.
 BACKENDS = [
@@ -31,7 +32,7 @@ class Backend:
 
 
 def native_is_built() -> bool:
-    return bool(gfl_ops.info.collect()["native"])
+    return _native.core() is not None
 
 
 @pytest.fixture

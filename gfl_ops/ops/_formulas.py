@@ -75,6 +75,10 @@ def log_softmax(x: Tensor) -> Tensor:
     return torch.log_softmax(_BelowMaximum.apply(x), -1)
 
 
+# torch's binary_cross_entropy has it as a float, for float64 as well.
+_LEAST_DENOMINATOR = 9.999999960041972e-13  # 1e-12 in float32
+
+
 class _ClampedLog(torch.autograd.Function):
     """max(log p, -100) with the gradient 1 / max(p, 1e-12): finite at p = 0, and not 0 there either."""
 
@@ -94,5 +98,31 @@ class _ClampedLog(torch.autograd.Function):
         return grad / p.clamp(min=1e-12)
 
 
+class _ClampedCrossEntropy(torch.autograd.Function):
+    """torch's binary_cross_entropy: logs clamped at -100, the gradient (p - t) / max(p (1 - p), 1e-12).
+
+    Unlike torch's it lets autocast be and does not stop at a NaN.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(p: Tensor, target: Tensor) -> Tensor:
+        return -(target * p.log().clamp(min=-100.0) + (1 - target) * (-p).log1p().clamp(min=-100.0))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        p, target = ctx.saved_tensors
+        return grad * (p - target) / (p * (1 - p)).clamp(min=_LEAST_DENOMINATOR), None
+
+
 def clamped_log(p: Tensor) -> Tensor:
     return _ClampedLog.apply(p)
+
+
+def bce_of_probability(p: Tensor, target: Tensor) -> Tensor:
+    return _ClampedCrossEntropy.apply(p, target)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..._reduce import reduce_loss
-from .._formulas import abs_power, bce_with_logits, sigmoid_pair, widen
+from .._formulas import abs_power, bce_of_probability, bce_with_logits, sigmoid_pair, widen
 
 
 def quality_focal_loss(
@@ -38,9 +37,5 @@ def _of_logit(x: Tensor, t: Tensor, beta: float) -> Tensor:
 
 
 def _of_probability(p: Tensor, t: Tensor, beta: float) -> Tensor:
-    """BCE as torch has it: logs clamped at -100, its gradient (p - t) / max(p (1 - p), 1e-12)."""
-    valid = torch.where((p >= 0) & (p <= 1), 1.0, torch.nan)  # multiplied in, it makes the gradient NaN as well
-    p = p * valid
-    with torch.autocast("cuda", enabled=False):  # which forbids this BCE whatever the dtype
-        bce = F.binary_cross_entropy(p.nan_to_num(0.5), t, reduction="none")
-    return abs_power(p - t, beta) * bce * valid
+    p = p * torch.where((p >= 0) & (p <= 1), 1.0, torch.nan)  # a factor, so that the gradient is NaN as well
+    return abs_power(p - t, beta) * bce_of_probability(p, t)
