@@ -1,0 +1,48 @@
+"""Fused losses and box operations for dense detectors of the Generalized Focal Loss family."""
+
+from . import nn
+from ._dispatch import use_backend
+from ._version import __version__
+from .nn import (
+    CIoULoss,
+    DIoULoss,
+    DistributionFocalLoss,
+    GIoULoss,
+    Integral,
+    IoULoss,
+    QualityFocalLoss,
+    SigmoidFocalLoss,
+)
+from .ops.box_distribution import BoxDistributionLoss, distribution_box_loss
+from .ops.dfl import distribution_focal_loss
+from .ops.focal import sigmoid_focal_loss
+from .ops.generalized import generalized_focal_loss
+from .ops.integral import integral
+from .ops.iou import box_iou, ciou_loss, diou_loss, giou_loss, iou_loss
+from .ops.qfl import quality_focal_loss
+
+__all__ = [
+    "BoxDistributionLoss",
+    "CIoULoss",
+    "DIoULoss",
+    "DistributionFocalLoss",
+    "GIoULoss",
+    "Integral",
+    "IoULoss",
+    "QualityFocalLoss",
+    "SigmoidFocalLoss",
+    "__version__",
+    "box_iou",
+    "ciou_loss",
+    "diou_loss",
+    "distribution_box_loss",
+    "distribution_focal_loss",
+    "generalized_focal_loss",
+    "giou_loss",
+    "integral",
+    "iou_loss",
+    "nn",
+    "quality_focal_loss",
+    "sigmoid_focal_loss",
+    "use_backend",
+]

@@ -1,0 +1,98 @@
+"""What the autograd functions of the fused losses share.
+
+A float32 or float64 loss that is reduced makes its gradient in the forward, while loss and gradient share their
+exponentials; the backward only multiplies it by the incoming gradient, in place, and not at all where that is 1. The
+half types and unreduced losses recompute in the backward: a half gradient would be rounded twice, and under a gradient
+scaler it would underflow before the scale reaches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _native
+from ._library import register
+from ._reduce import SUM
+
+
+def _scale_kernel(grad: Tensor, factor: Tensor) -> None:
+    core, device = _native.core_for(grad)
+    core.scale_gradient(device, grad.data_ptr(), _native.dtype_code(grad), grad.numel(), factor.data_ptr())
+
+
+_scale_in_place = register("scale_gradient_(Tensor(a!) grad, Tensor factor) -> ()", _scale_kernel, lambda *_: None)
+
+# Absent from a torch that moved it: then every graph counts as kept, which costs a copy and is right.
+_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+
+
+def wants_gradient(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def gradient_in_forward(pred: Tensor, kind: int) -> bool:
+    return kind == SUM and pred.dtype in (torch.float32, torch.float64)
+
+
+def scaled(grad: Tensor, factor: Tensor) -> Tensor:
+    """A gradient from the forward times the incoming one. In a graph that is kept, the saved one stays as it is."""
+    if torch.compiler.is_compiling():
+        return grad * factor
+    if _keeps_graph():
+        grad = grad.clone()
+    _scale_in_place(grad, factor)
+    return grad
+
+
+def once(op: str, *grads: Tensor | None) -> Any:
+    """The gradients as they leave a backward. Differentiating them again is an error, never a silent zero."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        refusal = f"{op}: a second derivative is not implemented; use_backend('reference') has one"
+        barrier = torch._C._functions.DelayedError(refusal.encode(), len(grads))
+        grads = barrier(*(None if grad is None else grad.detach().requires_grad_() for grad in grads))
+        return grads if isinstance(grads, tuple) else (grads,)
+    return grads
+
+
+def fused_loss(op: str, forward_op: Callable[..., Any], backward_op: Callable[..., Any]) -> Callable[..., Tensor]:
+    """loss(pred, *args) from forward_op(pred, *args, with_grad) -> (loss, grad) and
+    backward_op(grad_loss, pred, *args) -> grad. args[0] is the reduction's kind; no other argument has a gradient."""
+
+    class Fused(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, pred: Tensor, kind: int, *args: Any) -> Tensor:
+            ctx.in_forward = gradient_in_forward(pred, kind)
+            loss, grad = forward_op(pred, kind, *args, ctx.in_forward)
+            if ctx.in_forward:
+                ctx.save_for_backward(grad)
+            else:
+                ctx.kind = kind
+                ctx.constants = [None if isinstance(arg, Tensor) else arg for arg in args]
+                ctx.places = [i for i, arg in enumerate(args) if isinstance(arg, Tensor)]
+                ctx.save_for_backward(pred, *[args[i] for i in ctx.places])
+            ctx.num_args = len(args)
+            return loss
+
+        @staticmethod
+        def backward(ctx: Any, grad_loss: Tensor) -> Any:
+            nothing = (None,) * (ctx.num_args + 1)
+            if ctx.in_forward:
+                grad = scaled(ctx.saved_tensors[0], grad_loss)
+            else:
+                pred, *tensors = ctx.saved_tensors
+                args = list(ctx.constants)
+                for place, tensor in zip(ctx.places, tensors, strict=True):
+                    args[place] = tensor
+                grad = backward_op(grad_loss, pred, ctx.kind, *args)
+            return (*once(op, grad), *nothing)
+
+    def loss(pred: Tensor, kind: int, *args: Any) -> Tensor:
+        if wants_gradient(pred):
+            return Fused.apply(pred, kind, *args)
+        return forward_op(pred, kind, *args, False)[0]
+
+    return loss

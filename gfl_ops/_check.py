@@ -1,0 +1,81 @@
+"""The one door: what comes in is checked here, with the argument's name, what was expected and what came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+LABELS = (torch.int64, torch.int32, torch.int16, torch.uint8)
+
+
+def tensor(op: str, name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
+
+
+def floating(op: str, name: str, value: Any) -> None:
+    tensor(op, name, value)
+    if value.dtype not in FLOATS:
+        raise TypeError(f"{op}: {name} must be float32, float64, bfloat16 or float16, got {_short(value.dtype)}")
+
+
+def shape(op: str, name: str, value: Tensor, expected: tuple[int, ...], words: str) -> None:
+    if value.shape != expected:
+        raise ValueError(f"{op}: {name} must be {words} = {tuple(expected)}, got {tuple(value.shape)}")
+
+
+def companion(op: str, name: str, value: Any, pred: Tensor, expected: tuple[int, ...], words: str) -> None:
+    """A floating tensor of this shape on pred's device that is not differentiated through."""
+    floating(op, name, value)
+    shape(op, name, value, expected, words)
+    detached(op, name, value)
+    same_device(op, name, value, pred)
+
+
+def detached(op: str, name: str, value: Tensor) -> None:
+    if value.requires_grad:
+        raise ValueError(f"{op}: {name} must not require grad (the loss has no gradient for it); detach it first")
+
+
+def same_device(op: str, name: str, value: Tensor, pred: Tensor) -> None:
+    if value.device != pred.device:
+        raise ValueError(f"{op}: {name} must be on {pred.device} like pred, got {value.device}")
+
+
+def labels(op: str, name: str, value: Any, pred: Tensor, expected: tuple[int, ...], words: str) -> None:
+    tensor(op, name, value)
+    if value.dtype not in LABELS:
+        raise TypeError(f"{op}: {name} must be int64, int32, int16 or uint8, got {_short(value.dtype)}")
+    shape(op, name, value, expected, words)
+    same_device(op, name, value, pred)
+
+
+def boxes(op: str, name: str, value: Any) -> None:
+    floating(op, name, value)
+    if value.ndim != 2 or value.shape[1] != 4:
+        raise ValueError(f"{op}: {name} must be (N, 4), got {tuple(value.shape)}")
+
+
+def number(op: str, name: str, value: Any, least: float, most: float = float("inf")) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
+    if not least <= value <= most or value == float("inf"):
+        limits = f"at least {least:g}" if most == float("inf") else f"in [{least:g}, {most:g}]"
+        raise ValueError(f"{op}: {name} must be {limits} and finite, got {value}")
+
+
+def choice(op: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{op}: {name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def num_bins(op: str, name: str, bins: int) -> None:
+    if not 2 <= bins <= 256:
+        raise ValueError(f"{op}: {name} must be 2 to 256, got {bins}")
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

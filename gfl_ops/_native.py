@@ -1,0 +1,124 @@
+"""The compiled core: whether it is there, and how tensors become the addresses and strides that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    Device = tuple[int, int, int]
+    Matrix = tuple[int, int, int, int]
+    Bins = tuple[int, int, int, int, int]
+
+try:
+    from . import _core
+
+    _module: ModuleType | None = _core
+    load_error = ""
+except ImportError as error:  # built with GFL_NATIVE=off, or run from a source tree
+    _module = None
+    load_error = str(error)
+
+_CPU = (0, 0, 0)
+_CUDA_KIND = 1
+_routed: tuple[ModuleType, int] | None = None
+
+# gfl_dtype in csrc/gfl.h
+_DTYPES = {
+    torch.float64: 0,
+    torch.float32: 1,
+    torch.bfloat16: 2,
+    torch.float16: 3,
+    torch.int64: 4,
+    torch.int32: 5,
+}
+
+
+def core() -> ModuleType | None:
+    return _module
+
+
+def has_cuda() -> bool:
+    return _module is not None and bool(_module.has_cuda())
+
+
+def cuda_architectures() -> str:
+    return _module.cuda_architectures() if _module is not None else ""
+
+
+def cpu_isa() -> str:
+    return _module.cpu_isa() if _module is not None else ""
+
+
+def cpu_threads() -> int:
+    return _module.cpu_threads() if _module is not None else 0
+
+
+@contextmanager
+def route(module: ModuleType, device_kind: int) -> Iterator[None]:
+    """Inside, every native op on CPU tensors runs in another core, as the device kind given: for tests of CUDA code."""
+    global _routed
+    before, _routed = _routed, (module, device_kind)
+    try:
+        yield
+    finally:
+        _routed = before
+
+
+def core_for(tensor: Tensor) -> tuple[ModuleType, Device]:
+    """The core that computes on this tensor's device, and the device as the core takes it."""
+    if tensor.is_cuda:
+        if not has_cuda():
+            raise RuntimeError(
+                "gfl_ops: the native core has no CUDA kernels for this CUDA tensor; see python -m gfl_ops.info"
+            )
+        stream = torch.cuda.current_stream(tensor.device).cuda_stream
+        return _module, (_CUDA_KIND, tensor.device.index, stream)  # type: ignore[return-value]
+    if _routed is not None:
+        return _routed[0], (_routed[1], 0, 0)
+    if _module is None:
+        raise RuntimeError(f"gfl_ops: the native core is not there ({load_error}); see python -m gfl_ops.info")
+    return _module, _CPU
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """What the kernels compute in: float32 for the half types, float64 for itself."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def dtype_code(tensor: Tensor) -> int:
+    return _DTYPES[tensor.dtype]
+
+
+def address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def matrix(tensor: Tensor | None) -> Matrix | None:
+    """A (rows, cols) tensor; one of fewer dimensions is broadcast along those it lacks, columns first."""
+    if tensor is None:
+        return None
+    strides = tensor.stride()
+    rows, cols = (*strides, 0, 0)[:2]
+    return tensor.data_ptr(), _DTYPES[tensor.dtype], rows, cols
+
+
+def flat(tensor: Tensor | None) -> tuple[int, int] | None:
+    """A vector, or a single value that every row shares."""
+    if tensor is None:
+        return None
+    return tensor.data_ptr(), tensor.stride(0) if tensor.ndim else 0
+
+
+def bins_of_rows(tensor: Tensor) -> Bins:
+    """Logits as (length, sides * bins)."""
+    return tensor.data_ptr(), _DTYPES[tensor.dtype], 0, tensor.stride(1), tensor.stride(0)
+
+
+def workspace(module: ModuleType, device: Device, rows: int, cols: int, like: Tensor, sums: int = 1) -> Tensor:
+    return torch.empty(sums * module.workspace_bytes(device, rows, cols), dtype=torch.uint8, device=like.device)

@@ -1,0 +1,165 @@
+"""The box half of the GFL loss on the compiled core: one pass over a positive's four distributions each way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import _autograd, _native
+from ..._library import register
+from ..._reduce import ROWS, for_core, for_kernel
+from .._class_loss import kernel_vector
+from ..iou.native import EPS_RULES, KINDS, TRANSFORMS
+from .reference import BoxDistributionLoss
+
+_ARGUMENTS = (
+    "Tensor edge_logits, int kind, float scale, SymInt count, Tensor? avg_factor, Tensor anchor_points, "
+    "Tensor target_boxes, Tensor? strides, Tensor? weight, float stride, float target_margin, int iou_kind, float eps"
+)
+
+
+def _run(
+    grad_losses: tuple[Tensor, Tensor] | None,
+    outputs: tuple[Tensor | None, ...],
+    grad: Tensor | None,
+    edge_logits: Tensor,
+    kind: int,
+    scale: float,
+    count: int,
+    avg_factor: Tensor | None,
+    anchor_points: Tensor,
+    target_boxes: Tensor,
+    strides: Tensor | None,
+    weight: Tensor | None,
+    stride: float,
+    target_margin: float,
+    iou_kind: int,
+    eps: float,
+) -> None:
+    core, device = _native.core_for(edge_logits)
+    rows, channels = edge_logits.shape
+    grad_iou, grad_dfl = grad_losses if grad_losses is not None else (None, None)
+    scratch = None
+    if grad_losses is None:
+        scratch = _native.workspace(core, device, rows, channels, edge_logits, sums=2)
+    core.box_distribution_loss(
+        grad_losses is not None,
+        device,
+        (iou_kind, TRANSFORMS["linear"], EPS_RULES["floor"], eps),
+        rows,
+        channels // 4,
+        _native.bins_of_rows(edge_logits),
+        _native.address(anchor_points),
+        _native.address(target_boxes),
+        _native.address(strides),
+        stride,
+        target_margin,
+        _native.address(weight),
+        for_core(kind, scale, count, avg_factor),
+        *map(_native.address, outputs),
+        _native.address(grad_iou),
+        _native.address(grad_dfl),
+        1 if kind == ROWS else 0,
+        None if grad is None else _native.bins_of_rows(grad),
+        _native.address(scratch),
+    )
+
+
+def _forward_fake(edge_logits: Tensor, kind: int, *args: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows = edge_logits.shape[0]
+    like = torch.empty((), dtype=_native.compute_dtype(edge_logits), device=edge_logits.device)
+    size = (rows,) if kind == ROWS else ()
+    return like.new_empty(size), like.new_empty(size), like.new_empty(rows, 4), like.new_empty(rows)
+
+
+def _forward(edge_logits: Tensor, kind: int, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    outputs = _forward_fake(edge_logits, kind)
+    _run(None, outputs, None, edge_logits, kind, *args)
+    return outputs
+
+
+def _backward_fake(grad_iou: Tensor, grad_dfl: Tensor, edge_logits: Tensor, *args: object) -> Tensor:
+    return torch.empty_like(edge_logits)
+
+
+def _backward(grad_iou: Tensor, grad_dfl: Tensor, edge_logits: Tensor, *args: Any) -> Tensor:
+    grad = torch.empty_like(edge_logits)
+    grad_losses = (grad_iou.contiguous(), grad_dfl.contiguous())
+    _run(grad_losses, (None,) * 4, grad, edge_logits, *args)
+    return grad
+
+
+_forward_op = register(
+    f"box_distribution_loss_forward({_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)", _forward, _forward_fake
+)
+_backward_op = register(
+    f"box_distribution_loss_backward(Tensor grad_iou, Tensor grad_dfl, {_ARGUMENTS}) -> Tensor",
+    _backward,
+    _backward_fake,
+)
+
+
+class _BoxDistribution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        edge_logits: Tensor,
+        kind: int,
+        scale: float,
+        count: int,
+        avg_factor: Tensor | None,
+        anchor_points: Tensor,
+        target_boxes: Tensor,
+        strides: Tensor | None,
+        weight: Tensor | None,
+        stride: float,
+        target_margin: float,
+        iou_kind: int,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        ctx.reduction = (kind, scale, count)
+        ctx.options = (stride, target_margin, iou_kind, eps)
+        tensors = (avg_factor, anchor_points, target_boxes, strides, weight)
+        ctx.save_for_backward(edge_logits, *tensors)
+        outputs = _forward_op(edge_logits, *ctx.reduction, *tensors, *ctx.options)
+        ctx.mark_non_differentiable(outputs[2], outputs[3])
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, grad_iou: Tensor, grad_dfl: Tensor, *_: Tensor) -> Any:
+        edge_logits, *tensors = ctx.saved_tensors
+        grad = _backward_op(grad_iou, grad_dfl, edge_logits, *ctx.reduction, *tensors, *ctx.options)
+        return (*_autograd.once("distribution_box_loss", grad), *(None,) * 12)
+
+
+def distribution_box_loss(
+    edge_logits: Tensor,
+    anchor_points: Tensor,
+    target_boxes: Tensor,
+    weight: Tensor | None,
+    stride: float | Tensor,
+    iou_kind: str,
+    eps: float,
+    target_margin: float,
+    reduction: str,
+    avg_factor: float | Tensor | None,
+) -> BoxDistributionLoss:
+    """edge_logits is (P, 4 * bins) here."""
+    how = for_kernel(reduction, avg_factor, edge_logits, edge_logits.shape[0], 1.0)
+    each = isinstance(stride, Tensor)
+    inputs = (
+        edge_logits,
+        *how,
+        kernel_vector(anchor_points, edge_logits),
+        kernel_vector(target_boxes, edge_logits),
+        kernel_vector(stride, edge_logits) if each else None,
+        kernel_vector(weight, edge_logits),
+        1.0 if each else float(stride),
+        float(target_margin),
+        KINDS[iou_kind],
+        float(eps),
+    )
+    run = _BoxDistribution.apply if _autograd.wants_gradient(edge_logits) else _forward_op
+    return BoxDistributionLoss(*run(*inputs))

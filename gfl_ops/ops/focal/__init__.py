@@ -1,0 +1,81 @@
+"""Sigmoid focal loss."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ... import _check, _reduce
+from ..._dispatch import runs_natively
+from . import native, reference
+
+_OP = "sigmoid_focal_loss"
+
+
+def sigmoid_focal_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+    reduction: str = "mean",
+    avg_factor: float | Tensor | None = None,
+    *,
+    _loss_weight: float = 1.0,
+) -> Tensor:
+    r"""Focal loss of independent sigmoids: :math:`\alpha_t \, u^\gamma \, \mathrm{BCE}(p, t)`.
+
+    u = p (1 - t) + (1 - p) t is how far p is from t, alpha_t = alpha t + (1 - alpha)(1 - t).
+
+    Args:
+        pred: (N, C) logits.
+        target: (N,) class indices, any outside [0, C) being background; or dense (N, C) targets in [0, 1].
+        weight: (N,) or (N, 1) for rows, (N, C) or (N * C,) for elements.
+        gamma: exponent of the modulating factor.
+        alpha: share of the positives.
+        reduction: ``"none"`` gives (N, C), ``"mean"`` divides by N * C, ``"sum"`` adds.
+        avg_factor: with ``"mean"``, what to divide by instead: a number, or a tensor of one value.
+
+    Returns:
+        float32 (float64 for float64 pred): a scalar, or (N, C).
+
+    Example:
+        >>> pred = torch.randn(8400, 80, requires_grad=True)
+        >>> target = torch.full((8400,), 80)
+        >>> target[7] = 3
+        >>> sigmoid_focal_loss(pred, target, avg_factor=1.0).backward()
+    """
+    _check.floating(_OP, "pred", pred)
+    if pred.ndim != 2:
+        raise ValueError(f"{_OP}: pred must be (N, C), got {tuple(pred.shape)}")
+    _check.tensor(_OP, "target", target)
+    if target.is_floating_point():
+        _check.companion(_OP, "target", target, pred, pred.shape, "(N, C)")
+    else:
+        _check.labels(_OP, "target", target, pred, pred.shape[:1], "(N,)")
+    if weight is not None:
+        weight = _checked_weight(weight, pred)
+    _check.number(_OP, "gamma", gamma, 0)
+    _check.number(_OP, "alpha", alpha, 0, 1)
+    _reduce.check(_OP, reduction, avg_factor, pred)
+
+    if runs_natively(_OP, pred.device.type):
+        return native.sigmoid_focal_loss(pred, target, weight, gamma, alpha, reduction, avg_factor, _loss_weight)
+    loss = reference.sigmoid_focal_loss(pred, target, weight, gamma, alpha, reduction, avg_factor)
+    return _reduce.weighted(loss, _loss_weight)
+
+
+def _checked_weight(weight: Tensor, pred: Tensor) -> Tensor:
+    """(N,) for rows, or (N, C)."""
+    _check.floating(_OP, "weight", weight)
+    _check.detached(_OP, "weight", weight)
+    _check.same_device(_OP, "weight", weight, pred)
+    rows, cols = pred.shape
+    if weight.shape in ((rows,), (rows, cols)):
+        return weight
+    if weight.shape == (rows, 1):
+        return weight[:, 0]
+    if weight.shape == (rows * cols,):
+        return weight.reshape(rows, cols)
+    raise ValueError(
+        f"{_OP}: weight must be (N,), (N, 1), (N, C) or (N * C,) with N, C = {rows}, {cols}, got {tuple(weight.shape)}"
+    )

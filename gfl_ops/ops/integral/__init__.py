@@ -1,0 +1,54 @@
+"""The integral of edge distributions."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ... import _check
+from ..._dispatch import runs_natively
+from . import native, reference
+
+_OP = "integral"
+
+
+def integral(
+    pred: Tensor, bin_values: Tensor | None = None, num_bins: int = 17, *, channel_dim: int | None = None
+) -> Tensor:
+    r"""The expectation of four softmax distributions: :math:`\sum_k p_k v_k` for the left, top, right, bottom edge.
+
+    Args:
+        pred: (..., 4 * bins) logits, the bins of a side together; or maps (N, 4 * bins, H, W), contiguous or
+            channels-last, which are read as they are.
+        bin_values: (bins,), by default 0, 1, 2, ...; it also says how many bins there are.
+        num_bins: how many bins where no values are given, 2 to 256.
+        channel_dim: where the 4 * bins channels are: 1 for maps, -1 otherwise. By default dimension 1 of a 4-D tensor
+            where that has 4 * bins channels, else the last.
+
+    Returns:
+        (..., 4) or (N, 4, H, W), of pred's dtype.
+
+    Example:
+        >>> integral(torch.zeros(2, 68)).tolist()
+        [[8.0, 8.0, 8.0, 8.0], [8.0, 8.0, 8.0, 8.0]]
+    """
+    _check.floating(_OP, "pred", pred)
+    if bin_values is not None:
+        _check.tensor(_OP, "bin_values", bin_values)
+        num_bins = bin_values.numel()
+    _check.num_bins(_OP, "num_bins" if bin_values is None else "the length of bin_values", num_bins)
+    if bin_values is not None:
+        _check.companion(_OP, "bin_values", bin_values, pred, (num_bins,), "(bins,)")
+    channels = 4 * num_bins
+    if channel_dim is None:
+        channel_dim = 1 if pred.ndim == 4 and pred.shape[1] == channels else -1
+    if channel_dim not in (1, -1) or (channel_dim == 1 and pred.ndim not in (2, 4)):
+        raise ValueError(f"{_OP}: channel_dim must be -1, or 1 for (N, C, H, W), got {channel_dim} for {pred.ndim}-D")
+    if pred.ndim == 0 or pred.shape[channel_dim] != channels:
+        raise ValueError(
+            f"{_OP}: pred must be (..., 4 * bins) or (N, 4 * bins, H, W) with 4 * bins = {channels}, "
+            f"got {tuple(pred.shape)}"
+        )
+
+    if runs_natively(_OP, pred.device.type):
+        return native.integral(pred, bin_values, num_bins, channel_dim)
+    return reference.integral(pred, bin_values, num_bins, channel_dim=channel_dim)

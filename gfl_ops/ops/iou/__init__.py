@@ -1,0 +1,169 @@
+"""The IoU family of box losses, and the overlap itself."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ... import _autograd, _check, _reduce
+from ..._dispatch import runs_natively
+from . import native, reference
+
+
+def iou_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    kind: str = "giou",
+    eps: float = 1e-7,
+    reduction: str = "mean",
+    avg_factor: float | Tensor | None = None,
+    *,
+    transform: str = "linear",
+    eps_rule: str = "floor",
+    _loss_weight: float = 1.0,
+) -> Tensor:
+    """1 - similarity of aligned boxes (x1, y1, x2, y2).
+
+    ``"iou"`` overlap over union, the union floored by 1e-6 and the overlap by eps. ``"giou"`` minus the empty share of
+    the enclosing box. ``"diou"`` minus the squared distance of the centres over the squared diagonal of the enclosing
+    box. ``"ciou"`` minus a term for the aspect ratio as well; identical boxes give 0.
+
+    Args:
+        pred: (N, 4).
+        target: (N, 4).
+        weight: (N,), or (N, 4), which is averaged over its columns.
+        kind: ``"iou"``, ``"giou"``, ``"diou"`` or ``"ciou"``.
+        eps: keeps denominators from 0.
+        reduction: ``"none"`` gives (N,), ``"mean"`` divides by N, ``"sum"`` adds.
+        avg_factor: with ``"mean"``, what to divide by instead: a number, or a tensor of one value.
+        transform: of kind ``"iou"``: ``"linear"`` 1 - iou, ``"square"`` 1 - iou^2, ``"log"`` -log(iou).
+        eps_rule: of ``"iou"`` and ``"giou"``: ``"floor"`` takes max(denominator, eps) as mmdet does, ``"add"`` adds eps
+            as torchvision does.
+
+    Returns:
+        float32 (float64 for float64 pred): a scalar, or (N,).
+
+    Example:
+        >>> box = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> iou_loss(box, box + 1, kind="iou").item()
+        0.8571428656578064
+    """
+    op = "iou_loss"
+    _check.choice(op, "kind", kind, tuple(native.KINDS))
+    _check.choice(op, "transform", transform, tuple(native.TRANSFORMS))
+    _check.choice(op, "eps_rule", eps_rule, tuple(native.EPS_RULES))
+    if transform != "linear" and kind != "iou":
+        raise ValueError(f"{op}: transform {transform!r} goes with kind 'iou', got kind {kind!r}")
+    if eps_rule != "floor" and kind not in ("iou", "giou"):
+        raise ValueError(f"{op}: eps_rule {eps_rule!r} goes with kind 'iou' or 'giou', got kind {kind!r}")
+    return _loss(op, pred, target, weight, kind, eps, reduction, avg_factor, transform, eps_rule, _loss_weight)
+
+
+def giou_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    eps: float = 1e-7,
+    reduction: str = "mean",
+    avg_factor: float | Tensor | None = None,
+    *,
+    eps_rule: str = "floor",
+    _loss_weight: float = 1.0,
+) -> Tensor:
+    """:func:`iou_loss` with kind ``"giou"``."""
+    _check.choice("giou_loss", "eps_rule", eps_rule, tuple(native.EPS_RULES))
+    return _loss(
+        "giou_loss", pred, target, weight, "giou", eps, reduction, avg_factor, "linear", eps_rule, _loss_weight
+    )
+
+
+def diou_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    eps: float = 1e-7,
+    reduction: str = "mean",
+    avg_factor: float | Tensor | None = None,
+    *,
+    _loss_weight: float = 1.0,
+) -> Tensor:
+    """:func:`iou_loss` with kind ``"diou"``."""
+    return _loss("diou_loss", pred, target, weight, "diou", eps, reduction, avg_factor, "linear", "floor", _loss_weight)
+
+
+def ciou_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    eps: float = 1e-7,
+    reduction: str = "mean",
+    avg_factor: float | Tensor | None = None,
+    *,
+    _loss_weight: float = 1.0,
+) -> Tensor:
+    """:func:`iou_loss` with kind ``"ciou"``."""
+    return _loss("ciou_loss", pred, target, weight, "ciou", eps, reduction, avg_factor, "linear", "floor", _loss_weight)
+
+
+def _loss(
+    op: str,
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    kind: str,
+    eps: float,
+    reduction: str,
+    avg_factor: float | Tensor | None,
+    transform: str,
+    eps_rule: str,
+    loss_weight: float,
+) -> Tensor:
+    _check.boxes(op, "pred", pred)
+    _check.companion(op, "target", target, pred, pred.shape, "(N, 4)")
+    if weight is not None:
+        by_column = isinstance(weight, Tensor) and weight.ndim == 2
+        expected, words = (pred.shape, "(N, 4)") if by_column else (pred.shape[:1], "(N,) or (N, 4)")
+        _check.companion(op, "weight", weight, pred, expected, words)
+        if by_column:
+            weight = weight.mean(-1)
+    _check.number(op, "eps", eps, 0)
+    _reduce.check(op, reduction, avg_factor, pred)
+
+    if runs_natively("iou_loss", pred.device.type):
+        return native.iou_loss(pred, target, weight, kind, eps, reduction, avg_factor, transform, eps_rule, loss_weight)
+    loss = reference.iou_loss(
+        pred, target, weight, kind, eps, reduction, avg_factor, transform=transform, eps_rule=eps_rule
+    )
+    return _reduce.weighted(loss, loss_weight)
+
+
+def box_iou(a: Tensor, b: Tensor, *, aligned: bool = False, eps: float = 1e-6) -> Tensor:
+    """Overlap over union of boxes (x1, y1, x2, y2).
+
+    Differentiable through the reference backend only, which takes over where a or b requires grad; for a training
+    loss see :func:`iou_loss`.
+
+    Args:
+        a: (N, 4).
+        b: (M, 4), or (N, 4) where aligned.
+        aligned: pair a's rows with b's instead of all with all.
+        eps: floor of the union.
+
+    Returns:
+        float32 (float64 for float64 boxes): (N, M), or (N,) where aligned.
+
+    Example:
+        >>> box = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> box_iou(box, box + 1).tolist()
+        [[0.1428571492433548]]
+    """
+    op = "box_iou"
+    _check.boxes(op, "a", a)
+    _check.boxes(op, "b", b)
+    _check.same_device(op, "b", b, a)
+    if aligned and a.shape != b.shape:
+        raise ValueError(f"{op}: b must be (N, 4) = {tuple(a.shape)} like a where aligned, got {tuple(b.shape)}")
+    _check.number(op, "eps", eps, 0)
+    if runs_natively(op, a.device.type) and not _autograd.wants_gradient(a, b):
+        return native.box_iou(a, b, aligned, eps)
+    return reference.box_iou(a, b, aligned=aligned, eps=eps)

@@ -1,0 +1,75 @@
+"""Quality Focal Loss."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ... import _check, _reduce
+from ..._dispatch import runs_natively
+from . import native, reference
+
+_OP = "quality_focal_loss"
+
+
+def quality_focal_loss(
+    pred: Tensor,
+    target: Tensor | tuple[Tensor, Tensor],
+    weight: Tensor | None = None,
+    beta: float = 2.0,
+    reduction: str = "mean",
+    avg_factor: float | Tensor | None = None,
+    activated: bool = False,
+    *,
+    _loss_weight: float = 1.0,
+) -> Tensor:
+    r"""Focal loss for a score that is the quality of its box: :math:`|t - p|^\beta \, \mathrm{BCE}(p, t)`.
+
+    With p = sigmoid(x), t is the quality score at a positive's own class and 0 everywhere else. The factor is
+    differentiated through. The loss of a row is the sum over its classes.
+
+    Args:
+        pred: (N, C) logits, or probabilities with ``activated=True``.
+        target: ``(label, score)``, each (N,): a label in [0, C) makes the row positive, whatever its score; any other
+            is background. Or dense (N, C) soft targets.
+        weight: (N,), multiplies the rows.
+        beta: exponent of the modulating factor.
+        reduction: ``"none"`` gives (N,), ``"mean"`` divides by N, ``"sum"`` adds.
+        avg_factor: with ``"mean"``, what to divide by instead of N: a number, or a tensor of one value.
+        activated: pred are probabilities already. One outside [0, 1] makes its row NaN.
+
+    Returns:
+        float32 (float64 for float64 pred): a scalar, or (N,).
+
+    Example:
+        >>> pred = torch.randn(8400, 80, requires_grad=True)
+        >>> label, score = torch.full((8400,), 80), torch.zeros(8400)
+        >>> label[7], score[7] = 3, 0.9
+        >>> quality_focal_loss(pred, (label, score), avg_factor=1.0).backward()
+    """
+    _check.floating(_OP, "pred", pred)
+    if pred.ndim != 2:
+        raise ValueError(f"{_OP}: pred must be (N, C), got {tuple(pred.shape)}")
+    rows = pred.shape[:1]
+    if isinstance(target, Tensor):
+        _check.companion(_OP, "target", target, pred, pred.shape, "(N, C)")
+    elif isinstance(target, (tuple, list)) and len(target) == 2:
+        label, score = target
+        _check.labels(_OP, "label", label, pred, rows, "(N,)")
+        _check.companion(_OP, "score", score, pred, rows, "(N,)")
+    else:
+        raise TypeError(f"{_OP}: target must be a tensor or (label, score), got {_what(target)}")
+    if weight is not None:
+        _check.companion(_OP, "weight", weight, pred, rows, "(N,)")
+    _check.number(_OP, "beta", beta, 0)
+    _reduce.check(_OP, reduction, avg_factor, pred)
+
+    if runs_natively(_OP, pred.device.type):
+        return native.quality_focal_loss(pred, target, weight, beta, reduction, avg_factor, activated, _loss_weight)
+    loss = reference.quality_focal_loss(pred, target, weight, beta, reduction, avg_factor, activated)
+    return _reduce.weighted(loss, _loss_weight)
+
+
+def _what(target: object) -> str:
+    if isinstance(target, (tuple, list)):
+        return f"{type(target).__name__} of {len(target)}"
+    return type(target).__name__
