@@ -41,6 +41,11 @@ template <class T>
 GFL_FN T constant(double value) {
   return Constant<T>::of(value);
 }
+// An index, without the detour through double that a GPU would really take.
+template <class T>
+GFL_FN T constant(int value) {
+  return T() + static_cast<float>(value);
+}
 
 GFL_FN float select(bool condition, float yes, float no) { return condition ? yes : no; }
 GFL_FN double select(bool condition, double yes, double no) { return condition ? yes : no; }
