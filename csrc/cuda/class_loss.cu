@@ -28,8 +28,8 @@ void run_flat(Stream& stream, const gfl_class_loss& op, const Formula& formula, 
   const int64_t tiles = (op.rows * op.cols + Tile::kElements - 1) / Tile::kElements;
   const int blocks = stream.blocks(tiles, 8);
   const TileStep step(op.cols > 0 ? op.cols : 1, static_cast<int64_t>(blocks) * Tile::kElements);
-  stream.launch(class_loss_flat<T, Formula, kDense, kLoss, kGrad>, Grid{blocks, Tile::kThreads}, arguments, formula,
-                step);
+  stream.launch(class_loss_flat<T, Formula, kDense, kLoss, kGrad>,
+                Grid{blocks, Tile::kThreads, kDense ? 0 : Tile::kMarkBytes}, arguments, formula, step);
   if (arguments.sum) finish(stream, arguments.sums, blocks);
 }
 

@@ -20,6 +20,7 @@ struct FlatTile {
   static constexpr int kStep = kThreads * kPack<T>;  // elements that the block loads at once
   static constexpr int kElements = kStep * kUnroll;
   static constexpr int kMarkWords = kElements / 32;
+  static constexpr int kMarkBytes = 2 * kMarkWords * static_cast<int>(sizeof(uint32_t));
 };
 
 // Where the elements of a tile lie in the matrix. Rows and columns of neighbours are found by 32-bit arithmetic.
@@ -200,11 +201,10 @@ __global__ void __launch_bounds__(FlatTile<T>::kThreads)
   using Tile = FlatTile<T>;
   constexpr int N = kPack<T>;
   // Two sets of marks: while one is being cleared, the next tile is already marked in the other.
-  __shared__ uint32_t marks[2][kDense ? 1 : Tile::kMarkWords];
+  uint32_t* all_marks = dynamic_shared<uint32_t>();
   const int thread = static_cast<int>(threadIdx.x);
   if (!kDense) {
-    for (int i = thread; i < 2 * Tile::kMarkWords; i += Tile::kThreads)
-      marks[i / Tile::kMarkWords][i % Tile::kMarkWords] = 0;
+    for (int i = thread; i < 2 * Tile::kMarkWords; i += Tile::kThreads) all_marks[i] = 0;
     __syncthreads();
   }
 
@@ -238,10 +238,11 @@ __global__ void __launch_bounds__(FlatTile<T>::kThreads)
       }
     }
 
+    uint32_t* marks = all_marks + buffer * Tile::kMarkWords;
     bool marked = false;
     if (!kDense) {
       for_each_positive(op, place, step.by_cols, [&](int local, int64_t, int64_t) {
-        atomicOr(&marks[buffer][local / 32], 1u << (local % 32));
+        atomicOr(&marks[local / 32], 1u << (local % 32));
         marked = true;
       });
       marked = __syncthreads_or(marked) != 0;
@@ -260,7 +261,7 @@ __global__ void __launch_bounds__(FlatTile<T>::kThreads)
       if (plain) {
         if (kGrad) terms.narrowed_grad(grad_scale).store(tile_grad + local);
       } else {
-        unsigned dropped = kDense ? 0u : marks[buffer][kDense ? 0 : local / 32] >> (local % 32);
+        unsigned dropped = kDense ? 0u : marks[local / 32] >> (local % 32);
         if (left < N) dropped |= ~0u << (left > 0 ? left : 0);
         terms.drop(dropped);
         if (!one_factor && left > 0) terms.multiply(op.factors, place, step.by_cols, local, left);
@@ -276,7 +277,7 @@ __global__ void __launch_bounds__(FlatTile<T>::kThreads)
     if (!kDense && marked) {
       __syncthreads();  // the dense stores are done and the marks read
       for_each_positive(op, place, step.by_cols, [&](int local, int64_t row, int64_t label) {
-        atomicAnd(&marks[buffer][local / 32], ~(1u << (local % 32)));
+        atomicAnd(&marks[local / 32], ~(1u << (local % 32)));
         const LossGrad<C> term = formula.positive(widen(tile_pred[local]), op.score(row));
         const C factor = op.factors.at(row, label);
         total += static_cast<double>(term.loss * factor);

@@ -23,6 +23,18 @@ struct Grid {
   int shared_bytes = 0;
 };
 
+// The shared memory that a launch asked for. (The launch and this are the two places where tests/cuda_shim/, which runs
+// the kernels on a host, differs from CUDA.)
+template <class T>
+__device__ __forceinline__ T* dynamic_shared() {
+#if defined(GFL_HOST_SHIM)
+  return static_cast<T*>(shim::dynamic_shared());
+#else
+  extern __shared__ __align__(16) unsigned char gfl_dynamic_shared[];
+  return reinterpret_cast<T*>(gfl_dynamic_shared);
+#endif
+}
+
 // A stream whose device is current while this object lives. The first failure is kept, and nothing runs after it.
 class Stream {
  public:

@@ -53,8 +53,8 @@ int scale_gradient(const gfl_device& device, void* data, int32_t dtype, int64_t 
   });
 }
 
-// Two losses at most, one partial sum a block.
-int64_t workspace_bytes(int64_t, int64_t) { return 2 * kMaxBlocks * static_cast<int64_t>(sizeof(double)); }
+// For each loss: one partial sum a block, of however many.
+int64_t workspace_bytes(int64_t, int64_t) { return kMaxBlocks * static_cast<int64_t>(sizeof(double)); }
 
 }  // namespace cuda
 }  // namespace gfl
