@@ -35,6 +35,7 @@ def _run(
 ) -> None:
     core, device = _native.core_for(p_left)
     size = p_left.numel()
+    workspace = _native.workspace(core, device, size, 4, p_left) if loss is not None else None
     core.generalized_focal(
         grad_loss is not None,
         device,
@@ -52,7 +53,7 @@ def _run(
         _native.address(loss),
         _native.address(grads[0]),
         _native.address(grads[1]),
-        _native.address(_native.workspace(core, device, size, 4, p_left) if loss is not None else None),
+        _native.address(workspace),
     )
 
 

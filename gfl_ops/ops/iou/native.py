@@ -41,6 +41,7 @@ def _run(
 ) -> None:
     core, device = _native.core_for(pred)
     rows = pred.shape[0]
+    workspace = _native.workspace(core, device, rows, 16, pred) if loss is not None else None
     core.iou_loss(
         grad_loss is not None,
         device,
@@ -53,7 +54,7 @@ def _run(
         for_core(kind, scale, count, avg_factor),
         _native.address(loss),
         _native.matrix(grad),
-        _native.address(_native.workspace(core, device, rows, 16, pred) if loss is not None else None),
+        _native.address(workspace),
     )
 
 
