@@ -45,33 +45,34 @@ void run_strided(Stream& stream, const gfl_class_loss& op, const Formula& formul
   if (arguments.sum) finish(stream, arguments.sums, blocks);
 }
 
-// The logit losses of labels with the usual exponent have a kernel for each purpose; the others share one that can do
-// both.
-template <class T, class Formula, bool kHot>
-void run(Stream& stream, const gfl_class_loss& op, const Formula& formula, bool backward) {
+// The usual losses of labels have a kernel for each purpose; the others share one that can do both.
+template <class T, class Formula>
+int run(Stream& stream, const gfl_class_loss& op, const Formula& formula, bool backward) {
+  constexpr bool kOwnKernels = UsualFormula<Formula>::value && !std::is_same<T, double>::value;
   const bool per_row = !backward && op.reduction.kind == GFL_REDUCE_ROWS;
-  if (per_row || !flat<T>(op)) return run_strided<T>(stream, op, formula, backward);
-  if (op.target.data) return run_flat<T, Formula, true, true, true>(stream, op, formula, backward);
-  if constexpr (kHot) {
-    if (backward) return run_flat<T, Formula, false, false, true>(stream, op, formula, true);
-    if (op.grad.data == nullptr) return run_flat<T, Formula, false, true, false>(stream, op, formula, false);
+  if (per_row || !flat<T>(op)) {
+    run_strided<T>(stream, op, formula, backward);
+  } else if (op.target.data) {
+    run_flat<T, Formula, true, true, true>(stream, op, formula, backward);
+  } else if (kOwnKernels && backward) {
+    run_flat<T, Formula, false, !kOwnKernels, true>(stream, op, formula, backward);
+  } else if (kOwnKernels && op.grad.data == nullptr) {
+    run_flat<T, Formula, false, true, !kOwnKernels>(stream, op, formula, backward);
+  } else {
+    run_flat<T, Formula, false, true, true>(stream, op, formula, backward);
   }
-  run_flat<T, Formula, false, true, true>(stream, op, formula, backward);
+  return stream.status();
 }
 
 template <class T, class Exponent>
 int run_formula(Stream& stream, const gfl_class_loss& op, const Exponent& exponent, bool backward) {
-  constexpr bool kHot = std::is_same<Exponent, Square>::value && !std::is_same<T, double>::value;
   switch (op.formula) {
     case GFL_QUALITY_FOCAL:
-      run<T, QualityFocal<Exponent>, kHot>(stream, op, {exponent}, backward);
-      return stream.status();
+      return run<T>(stream, op, QualityFocal<Exponent>{exponent}, backward);
     case GFL_QUALITY_FOCAL_PROBABILITY:
-      run<T, QualityFocalProbability<Exponent>, false>(stream, op, {exponent}, backward);
-      return stream.status();
+      return run<T>(stream, op, QualityFocalProbability<Exponent>{exponent}, backward);
     case GFL_SIGMOID_FOCAL:
-      run<T, SigmoidFocal<Exponent>, kHot>(stream, op, {exponent, op.alpha}, backward);
-      return stream.status();
+      return run<T>(stream, op, SigmoidFocal<Exponent>{exponent, op.alpha}, backward);
     default:
       return fail(GFL_ERROR_ARGUMENT, "unknown classification loss %d", static_cast<int>(op.formula));
   }

@@ -13,6 +13,14 @@
 namespace gfl {
 namespace cuda {
 
+// The logit losses with the exponent that everybody uses.
+template <class Formula>
+struct UsualFormula : std::false_type {};
+template <>
+struct UsualFormula<QualityFocal<Square>> : std::true_type {};
+template <>
+struct UsualFormula<SigmoidFocal<Square>> : std::true_type {};
+
 template <class T>
 struct FlatTile {
   static constexpr int kThreads = 256;
@@ -22,6 +30,13 @@ struct FlatTile {
   static constexpr int kMarkWords = kElements / 32;
   static constexpr int kMarkBytes = 2 * kMarkWords * static_cast<int>(sizeof(uint32_t));
 };
+
+// Blocks that a multiprocessor must have room for: bounds the registers at 64 where the formula is the usual one, at 80
+// for the others and at 128 in double.
+template <class T, class Formula>
+constexpr int kFlatBlocks = std::is_same<T, double>::value ? 2
+                            : UsualFormula<Formula>::value ? 4
+                                                           : 3;
 
 // Where the elements of a tile lie in the matrix. Rows and columns of neighbours are found by 32-bit arithmetic.
 struct TilePlace {
@@ -195,7 +210,7 @@ __device__ __forceinline__ VectorTerms<T> dense_terms(const Formula& formula, co
 
 // kLoss and kGrad say what is wanted at all; the caller of a kernel with both may still leave out either.
 template <class T, class Formula, bool kDense, bool kLoss, bool kGrad>
-__global__ void __launch_bounds__(FlatTile<T>::kThreads)
+__global__ void __launch_bounds__(FlatTile<T>::kThreads, kFlatBlocks<T, Formula>)
     class_loss_flat(const ClassArguments<T> op, const Formula formula, const TileStep step) {
   using C = Compute<T>;
   using Tile = FlatTile<T>;
