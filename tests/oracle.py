@@ -42,7 +42,7 @@ def quality_focal_loss(pred, target, weight=None, beta=2.0, reduction="mean", av
     else:
         index = target.nonzero(as_tuple=True)
         quality = target[index]
-    loss = loss.index_put(index, bce(pred[index], quality, reduction="none") * (quality - prob[index]).abs().pow(beta))
+    loss[index] = bce(pred[index], quality, reduction="none") * (quality - prob[index]).abs().pow(beta)
     return reduce(loss.sum(1), weight, reduction, avg_factor)
 
 
