@@ -33,6 +33,15 @@ def _layout(pred: Tensor, output: Tensor, bins: int) -> _Layout:
     return _Layout(1, 4, rows, _native.bins_of_rows(pred), _native.bins_of_rows(output))
 
 
+def _seen_as(layout: _Layout, pred: Tensor, grad: Tensor) -> tuple[int, int, int, int, int]:
+    """The gradient under the layout chosen for pred, whose strides it need not share."""
+    if grad.ndim == 4:
+        return _map_strides(grad)
+    if layout.sides == 4:
+        return _native.bins_of_rows(grad)
+    return (grad.data_ptr(), _native.dtype_code(grad), *layout.pred[2:])
+
+
 def _map_strides(maps: Tensor) -> tuple[int, int, int, int, int]:
     return maps.data_ptr(), _native.dtype_code(maps), maps.stride(0), maps.stride(1), maps.stride(3)
 
@@ -89,7 +98,7 @@ def _backward(grad_output: Tensor, pred: Tensor, bin_values: Tensor | None, bins
     elif pred.stride() == (4 * bins, 1):
         grad_output = grad_output.contiguous()
     layout = _layout(pred, grad_output, bins)
-    grad_view = _layout(grad, grad_output, bins).pred
+    grad_view = _seen_as(layout, pred, grad)
     core.integral(
         True,
         device,
