@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from types import TracebackType
+
+import torch
+from torch import Tensor
 
 from . import _native
 
@@ -60,22 +65,40 @@ def forced() -> str | None:
     return None if _asked == "auto" else _asked
 
 
-def _native_problem(device_type: str) -> str:
-    """Why the native kernels cannot run on such a device; empty where they can."""
+@functools.cache
+def _gpu_problem(index: int | None) -> str:
+    """Why the compiled kernels cannot run on this GPU; empty where they can. Without a GPU to ask, they can."""
+    if torch.version.hip is not None:
+        return "the native core has no kernels for ROCm"
+    if not torch.cuda.is_available():
+        return ""
+    major, minor = torch.cuda.get_device_capability(index)
+    compiled = [tuple(divmod(int(digits), 10)) for digits in re.findall(r"\d+", _native.cuda_architectures())]
+    if any(least <= (major, minor) for least in compiled):
+        return ""
+    return f"this GPU is sm_{major}{minor}, and the native core was built for {_native.cuda_architectures()}"
+
+
+# torch.compile calls it while it traces, instead of tracing into it.
+@torch.compiler.assume_constant_result
+def _cuda_problem(index: int | None) -> str:
+    return _gpu_problem(index) if _native.has_cuda() else "the native core was built without CUDA kernels"
+
+
+def _native_problem(device: torch.device) -> str:
     if _native.core() is None:
         return f"the native core is not there ({_native.load_error})"
-    if device_type in ("cpu", "meta"):
+    kind = device.type
+    if kind in ("cpu", "meta"):
         return ""
-    if device_type == "cuda":
-        return "" if _native.has_cuda() else "the native core was built without CUDA kernels"
-    return f"the native core has no kernels for {device_type}"
+    return _cuda_problem(device.index) if kind == "cuda" else f"the native core has no kernels for {kind}"
 
 
-def choose(op: str, device_type: str) -> tuple[str, str]:
+def choose(op: str, device: torch.device | str) -> tuple[str, str]:
     """The backend for an op on a device, and why."""
-    problem = _native_problem(device_type)
     if _asked == "reference":
         return "reference", "asked for"
+    problem = _native_problem(torch.device(device))
     if _asked == "native":
         if problem:
             raise RuntimeError(f"{op}: backend 'native' was asked for, but {problem}; see python -m gfl_ops.info")
@@ -83,5 +106,7 @@ def choose(op: str, device_type: str) -> tuple[str, str]:
     return ("reference", problem) if problem else ("native", "compiled for this device")
 
 
-def runs_natively(op: str, device_type: str) -> bool:
-    return choose(op, device_type)[0] == "native"
+def runs_natively(op: str, tensor: Tensor) -> bool:
+    if tensor.is_cpu and _asked != "reference" and _native.core() is not None:  # the usual case, without the words
+        return True
+    return choose(op, tensor.device)[0] == "native"

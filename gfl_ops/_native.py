@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    Device = tuple[int, int, int]
-    Matrix = tuple[int, int, int, int]
-    Bins = tuple[int, int, int, int, int]
+Device = tuple[int, int, int]
+Matrix = tuple[int, int, int, int]
+Bins = tuple[int, int, int, int, int]
 
 try:
     from . import _core

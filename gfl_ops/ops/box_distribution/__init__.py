@@ -78,7 +78,7 @@ def distribution_box_loss(
     _check.number(_OP, "target_margin", target_margin, 0, bins - 1)
     _reduce.check(_OP, reduction, avg_factor, edge_logits)
 
-    if runs_natively(_OP, edge_logits.device.type):
+    if runs_natively(_OP, edge_logits):
         flat = edge_logits.flatten(1) if edge_logits.ndim == 3 else edge_logits
         return native.distribution_box_loss(
             flat,

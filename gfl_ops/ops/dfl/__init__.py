@@ -67,7 +67,7 @@ def distribution_focal_loss(
     _reduce.check(_OP, reduction, avg_factor, pred)
 
     options = (first_bin, bin_values, left_weight, right_weight)
-    if runs_natively(_OP, pred.device.type):
+    if runs_natively(_OP, pred):
         return native.distribution_focal_loss(pred, target, weight, reduction, avg_factor, *options, _loss_weight)
     loss = reference.distribution_focal_loss(
         pred,

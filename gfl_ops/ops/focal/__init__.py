@@ -58,7 +58,7 @@ def sigmoid_focal_loss(
     _check.number(_OP, "alpha", alpha, 0, 1)
     _reduce.check(_OP, reduction, avg_factor, pred)
 
-    if runs_natively(_OP, pred.device.type):
+    if runs_natively(_OP, pred):
         return native.sigmoid_focal_loss(pred, target, weight, gamma, alpha, reduction, avg_factor, _loss_weight)
     loss = reference.sigmoid_focal_loss(pred, target, weight, gamma, alpha, reduction, avg_factor)
     return _reduce.weighted(loss, _loss_weight)

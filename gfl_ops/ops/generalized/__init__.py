@@ -68,7 +68,7 @@ def generalized_focal_loss(
         weight = _like("weight", weight, p_left)
     _reduce.check(_OP, reduction, avg_factor, p_left)
 
-    if runs_natively(_OP, p_left.device.type):
+    if runs_natively(_OP, p_left):
         y, y_left, y_right = _vector(y, p_left), _vector(y_left, p_left), _vector(y_right, p_left)
         weight = None if weight is None else _vector(weight, p_left)
         return native.generalized_focal_loss(p_left, p_right, y, y_left, y_right, beta, weight, reduction, avg_factor)

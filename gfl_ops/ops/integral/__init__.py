@@ -49,6 +49,6 @@ def integral(
             f"got {tuple(pred.shape)}"
         )
 
-    if runs_natively(_OP, pred.device.type):
+    if runs_natively(_OP, pred):
         return native.integral(pred, bin_values, num_bins, channel_dim)
     return reference.integral(pred, bin_values, num_bins, channel_dim=channel_dim)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,52 +12,35 @@ from ..._library import register
 from .._class_loss import kernel_vector
 
 
-class _Layout(NamedTuple):
-    """How gfl_integral sees pred and its output: (batch, sides, bins, length)."""
-
-    batch: int
-    sides: int
-    length: int
-    pred: tuple[int, int, int, int, int]
-    output: tuple[int, int, int, int, int]
-
-
-def _layout(pred: Tensor, output: Tensor, bins: int) -> _Layout:
-    if pred.ndim == 4:
-        batch, _, height, width = pred.shape
-        return _Layout(batch, 4, height * width, _map_strides(pred), _map_strides(output))
-    rows = pred.shape[0]
-    if pred.stride() == (4 * bins, 1) and output.is_contiguous():  # every distribution is a row of its own
-        as_rows = (pred.data_ptr(), _native.dtype_code(pred), 0, 1, bins)
-        return _Layout(1, 1, 4 * rows, as_rows, (output.data_ptr(), _native.dtype_code(output), 0, 1, 1))
-    return _Layout(1, 4, rows, _native.bins_of_rows(pred), _native.bins_of_rows(output))
-
-
-def _seen_as(layout: _Layout, pred: Tensor, grad: Tensor) -> tuple[int, int, int, int, int]:
-    """The gradient under the layout chosen for pred, whose strides it need not share."""
-    if grad.ndim == 4:
-        return _map_strides(grad)
-    if layout.sides == 4:
-        return _native.bins_of_rows(grad)
-    return (grad.data_ptr(), _native.dtype_code(grad), *layout.pred[2:])
-
-
-def _map_strides(maps: Tensor) -> tuple[int, int, int, int, int]:
-    return maps.data_ptr(), _native.dtype_code(maps), maps.stride(0), maps.stride(1), maps.stride(3)
-
-
-def _flat_positions(maps: Tensor) -> bool:
+def _map_is_flat(maps: Tensor) -> bool:
     """Whether the positions of a (N, C, H, W) tensor are one evenly spaced run, as contiguous and channels-last are."""
     return maps.shape[2] == 1 or maps.stride(2) == maps.shape[3] * maps.stride(3)
 
 
 def _readable(pred: Tensor) -> Tensor:
-    return pred if pred.ndim == 2 or _flat_positions(pred) else pred.contiguous()
+    return pred if pred.ndim == 2 or _map_is_flat(pred) else pred.contiguous()
+
+
+def _sizes(pred: Tensor) -> tuple[int, int, int]:
+    """(batch, sides, length) as gfl_integral counts. Contiguous rows are one side of four times the length."""
+    if pred.ndim == 4:
+        return pred.shape[0], 4, pred.shape[2] * pred.shape[3]
+    return (1, 1, 4 * pred.shape[0]) if pred.is_contiguous() else (1, 4, pred.shape[0])
+
+
+def _view(tensor: Tensor, sides: int) -> _native.Bins:
+    """Logits, their gradient (4 * bins channels) or the output (4 channels) under those sizes."""
+    if tensor.ndim == 4:
+        strides = tensor.stride()
+        return tensor.data_ptr(), _native.dtype_code(tensor), strides[0], strides[1], strides[3]
+    if sides == 1:
+        return tensor.data_ptr(), _native.dtype_code(tensor), 0, 1, tensor.shape[1] // 4
+    return _native.bins_of_rows(tensor)
 
 
 def _output_like(pred: Tensor) -> Tensor:
     if pred.ndim == 2:
-        return pred.new_empty(pred.shape[0], 4)
+        return pred.new_empty((pred.shape[0], 4))
     last = pred.is_contiguous(memory_format=torch.channels_last) and not pred.is_contiguous()
     memory_format = torch.channels_last if last else torch.contiguous_format
     batch, _, height, width = pred.shape
@@ -68,23 +51,13 @@ def _forward(pred: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
     core, device = _native.core_for(pred)
     output = _output_like(pred)
     pred = _readable(pred)
-    layout = _layout(pred, output, bins)
-    core.integral(
-        False,
-        device,
-        layout.batch,
-        layout.sides,
-        bins,
-        layout.length,
-        layout.pred,
-        _native.address(bin_values),
-        layout.output,
-        None,
-    )
+    batch, sides, length = _sizes(pred)
+    values = _native.address(bin_values)
+    core.integral(False, device, batch, sides, bins, length, _view(pred, sides), values, _view(output, sides), None)
     return output
 
 
-def _grad_like(pred: Tensor) -> Tensor:
+def _backward_fake(grad_output: Tensor, pred: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
     return torch.empty_like(_readable(pred))
 
 
@@ -92,25 +65,12 @@ def _backward(grad_output: Tensor, pred: Tensor, bin_values: Tensor | None, bins
     core, device = _native.core_for(pred)
     pred = _readable(pred)
     grad = torch.empty_like(pred)
-    if pred.ndim == 4:
-        if not _flat_positions(grad_output):
-            grad_output = grad_output.contiguous()
-    elif pred.stride() == (4 * bins, 1):
+    batch, sides, length = _sizes(pred)
+    if sides == 1 or (pred.ndim == 4 and not _map_is_flat(grad_output)):
         grad_output = grad_output.contiguous()
-    layout = _layout(pred, grad_output, bins)
-    grad_view = _seen_as(layout, pred, grad)
-    core.integral(
-        True,
-        device,
-        layout.batch,
-        layout.sides,
-        bins,
-        layout.length,
-        layout.pred,
-        _native.address(bin_values),
-        layout.output,
-        grad_view,
-    )
+    values = _native.address(bin_values)
+    views = _view(pred, sides), values, _view(grad_output, sides), _view(grad, sides)
+    core.integral(True, device, batch, sides, bins, length, *views)
     return grad
 
 
@@ -122,7 +82,7 @@ _forward_op = register(
 _backward_op = register(
     "integral_backward(Tensor grad_output, Tensor pred, Tensor? bin_values, SymInt bins) -> Tensor",
     _backward,
-    lambda grad_output, pred, bin_values, bins: _grad_like(pred),
+    _backward_fake,
 )
 
 

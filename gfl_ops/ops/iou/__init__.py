@@ -129,7 +129,7 @@ def _loss(
     _check.number(op, "eps", eps, 0)
     _reduce.check(op, reduction, avg_factor, pred)
 
-    if runs_natively("iou_loss", pred.device.type):
+    if runs_natively("iou_loss", pred):
         return native.iou_loss(pred, target, weight, kind, eps, reduction, avg_factor, transform, eps_rule, loss_weight)
     loss = reference.iou_loss(
         pred, target, weight, kind, eps, reduction, avg_factor, transform=transform, eps_rule=eps_rule
@@ -164,6 +164,6 @@ def box_iou(a: Tensor, b: Tensor, *, aligned: bool = False, eps: float = 1e-6) -
     if aligned and a.shape != b.shape:
         raise ValueError(f"{op}: b must be (N, 4) = {tuple(a.shape)} like a where aligned, got {tuple(b.shape)}")
     _check.number(op, "eps", eps, 0)
-    if runs_natively(op, a.device.type) and not _autograd.wants_gradient(a, b):
+    if runs_natively(op, a) and not _autograd.wants_gradient(a, b):
         return native.box_iou(a, b, aligned, eps)
     return reference.box_iou(a, b, aligned=aligned, eps=eps)

@@ -63,7 +63,7 @@ def quality_focal_loss(
     _check.number(_OP, "beta", beta, 0)
     _reduce.check(_OP, reduction, avg_factor, pred)
 
-    if runs_natively(_OP, pred.device.type):
+    if runs_natively(_OP, pred):
         return native.quality_focal_loss(pred, target, weight, beta, reduction, avg_factor, activated, _loss_weight)
     loss = reference.quality_focal_loss(pred, target, weight, beta, reduction, avg_factor, activated)
     return _reduce.weighted(loss, _loss_weight)
