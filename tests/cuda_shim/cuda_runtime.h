@@ -1,0 +1,117 @@
+// Test only: enough of CUDA to compile csrc/cuda/*.cu with a C++ compiler and run the kernels on the host.
+//
+//   g++ -x c++ -DGFL_HOST_SHIM -I tests/cuda_shim -I csrc ... csrc/cuda/dfl.cu
+//
+// Found in place of the real <cuda_runtime.h> by the order of include paths. Blocks run one after another; how the
+// threads of a block run says block.h. Shared memory is allocated anew, at its exact size and full of NaN, for each
+// block, so that a read out of bounds, of another block's values or of unwritten ones shows.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "block.h"
+
+// ---- the language ----------------------------------------------------------------------------------
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static  // one block at a time, so all its threads see the same one
+#define __align__(bytes) alignas(bytes)
+
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
+struct alignas(8) uint2 {
+  uint32_t x, y;
+};
+
+inline uint32_t __umulhi(uint32_t a, uint32_t b) {
+  return static_cast<uint32_t>((static_cast<uint64_t>(a) * static_cast<uint64_t>(b)) >> 32);
+}
+
+// ---- barriers, shuffles, atomics -------------------------------------------------------------------
+
+inline void __syncthreads() { shim::block_barrier(); }
+inline int __syncthreads_or(int predicate) { return shim::block_any(predicate != 0); }
+inline void __syncwarp(unsigned = 0xffffffffu) { shim::warp_barrier(); }
+
+template <class T>
+T __shfl_sync(unsigned, T value, int lane) {
+  return shim::exchange(value, lane);
+}
+template <class T>
+T __shfl_down_sync(unsigned, T value, unsigned offset) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int from = lane + static_cast<int>(offset);
+  return shim::exchange(value, from < 32 ? from : lane);
+}
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int bits) {
+  return shim::exchange(value, (static_cast<int>(threadIdx.x) % 32) ^ bits);
+}
+
+inline uint32_t atomicOr(uint32_t* address, uint32_t bits) {
+  return __atomic_fetch_or(address, bits, __ATOMIC_RELAXED);
+}
+inline uint32_t atomicAnd(uint32_t* address, uint32_t bits) {
+  return __atomic_fetch_and(address, bits, __ATOMIC_RELAXED);
+}
+
+// ---- the runtime: one device with two multiprocessors ----------------------------------------------
+
+typedef void* cudaStream_t;
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevice = 101 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+
+inline cudaError_t& shim_last_error() {
+  static cudaError_t error = cudaSuccess;
+  return error;
+}
+inline cudaError_t shim_report(cudaError_t error) {
+  if (error != cudaSuccess) shim_last_error() = error;
+  return error;
+}
+inline cudaError_t cudaGetLastError() {
+  const cudaError_t error = shim_last_error();
+  shim_last_error() = cudaSuccess;
+  return error;
+}
+inline const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "no error";
+    case cudaErrorInvalidConfiguration:
+      return "invalid configuration argument";
+    default:
+      return "invalid device ordinal";
+  }
+}
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+inline cudaError_t cudaSetDevice(int device) { return shim_report(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
+  *value = 2;
+  return shim_report(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+}
+
+namespace shim {
+
+// What stands for kernel<<<blocks, threads, shared_bytes>>>(arguments...).
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), int blocks, int threads, int shared_bytes, const Arguments&... arguments) {
+  if (blocks < 1 || threads < 1 || threads > 1024 || threads % 32 != 0 || shared_bytes > 48 * 1024) {
+    shim_report(cudaErrorInvalidConfiguration);
+    return;
+  }
+  run_grid(blocks, threads, shared_bytes, [&] { kernel(arguments...); });
+}
+
+}  // namespace shim
