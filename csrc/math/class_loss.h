@@ -58,7 +58,7 @@ struct QualityFocalProbability {
     const T log_p = maximum(logarithm(p), floor);
     const T log_q = maximum(log_complement(p), floor);
     const T bce = -(target * log_p + (1.0f - target) * log_q);
-    const T variance = maximum(p * (1.0f - p), constant<T>(1e-12));
+    const T variance = maximum(p * (1.0f - p), constant<T>(1e-12f));  // a float in torch, for double as well
     const T d = p - target;
     const T distance = absolute(d);
     const T modulation = beta.of(distance);
