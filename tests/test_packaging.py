@@ -93,7 +93,11 @@ def check_files(names: Iterable[str]) -> None:
 
 @pytest.fixture(scope="module")
 def distribution() -> importlib.metadata.Distribution:
-    return importlib.metadata.distribution("gfl_ops")
+    try:
+        return importlib.metadata.distribution("gfl_ops")
+    except importlib.metadata.PackageNotFoundError:
+        assert _native.core() is not None, "gfl_ops is not installed; this is the source tree, without its core"
+        pytest.skip("gfl_ops is not installed; its core was built into the source tree")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,69 @@
+"""What README shows is what happens."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import gfl_ops
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_example_runs() -> None:
+    (example,) = (block for block in blocks("python") if block.startswith("import torch"))
+    exec(compile(example, "README.md", "exec"), {})
+
+
+def test_written_out_loss_becomes_one_call() -> None:
+    (block,) = (block for block in blocks("python") if "# before" in block)
+    before, after = block.split("# after")
+    names = {
+        "cross_entropy": torch.nn.functional.cross_entropy,
+        "gfl_ops": gfl_ops,
+        "logits": torch.randn(32, 17),
+        "target": torch.rand(32) * 15.9,
+        "weight": torch.rand(32),
+        "avg_factor": 20.0,
+    }
+    expected, got = dict(names), dict(names)
+    exec(before, expected)
+    exec(after, got)
+    torch.testing.assert_close(got["loss"], expected["loss"])
+
+
+def raised(*, label: Tensor | None = None, score: Tensor | None = None, twice: bool = False) -> str:
+    logits = torch.zeros(8400, 80, requires_grad=True)
+    label = torch.zeros(8400, dtype=torch.int64) if label is None else label
+    score = torch.zeros(8400) if score is None else score
+    with pytest.raises((RuntimeError, TypeError, ValueError)) as error, gfl_ops.use_backend("native"):
+        loss = gfl_ops.quality_focal_loss(logits, (label, score))
+        if twice:
+            (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+            gradient.sum().backward()
+    return f"{error.type.__name__}: {error.value}"
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_errors_look_as_shown() -> None:
+    (shown,) = (block.splitlines() for block in blocks("") if "Error: " in block)
+    assert shown == [
+        raised(score=torch.zeros(8400, 1)),
+        raised(label=torch.zeros(8400)),
+        raised(score=torch.zeros(8400, requires_grad=True)),
+        raised(twice=True),
+    ]
+
+
+def test_every_public_name_is_in_the_table() -> None:
+    rest = {"BoxDistributionLoss", "__version__", "nn", "use_backend"}
+    missing = [name for name in gfl_ops.__all__ if name not in rest and f"`{name}`" not in README]
+    assert missing == []
