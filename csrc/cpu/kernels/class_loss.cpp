@@ -145,6 +145,7 @@ class ClassLoss {
 
   void run() const {
     double* partials = static_cast<double*>(op_.workspace);
+    if (op_.cols == 0) return run_without_classes();
     const int64_t chunks = chunk_count(op_.rows, op_.cols);
     parallel_chunks(chunks, [&](int64_t chunk) {
       const double sum = run_chunk(chunk);
@@ -154,6 +155,16 @@ class ClassLoss {
   }
 
  private:
+  // Rows of nothing have a loss of 0.
+  void run_without_classes() const {
+    if (!want_loss_) return;
+    T* loss = static_cast<T*>(op_.loss);
+    const int64_t values = op_.reduction.kind == GFL_REDUCE_SUM    ? 1
+                           : op_.reduction.kind == GFL_REDUCE_ROWS ? op_.rows
+                                                                   : 0;
+    for (int64_t i = 0; i < values; ++i) loss[i] = T();
+  }
+
   double run_chunk(int64_t chunk) const {
     const int64_t begin = chunk * chunk_rows(op_.cols);
     const int64_t end = begin + chunk_rows(op_.cols) < op_.rows ? begin + chunk_rows(op_.cols) : op_.rows;
