@@ -21,6 +21,11 @@ BACKENDS = [
 ]
 
 
+def only_backends(*, without: tuple[str, ...]) -> pytest.MarkDecorator:
+    """For a test that takes `backend` and means nothing on some of them."""
+    return pytest.mark.parametrize("backend", [b for b in BACKENDS if b not in without], indirect=True)
+
+
 @dataclass(frozen=True)
 class Backend:
     name: str
@@ -44,7 +49,7 @@ def needs_native() -> None:
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     name = request.param
-    if name == "native" and not native_is_built():
+    if name in ("native", "host_cuda") and not native_is_built():
         pytest.skip("gfl_ops is installed without its native core")
     with contextlib.ExitStack() as stack:
         if name == "cuda" and not torch.cuda.is_available():

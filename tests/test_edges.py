@@ -175,10 +175,8 @@ def test_nan_in_the_prediction(case: Case, dtype: torch.dtype, backend) -> None:
     assert_nan_in_row_only(got, clean, row, name)
 
 
-@pytest.mark.parametrize("case", [BY_ID[name] for name in NAN_CASES], ids=lambda c: c.id)
+@pytest.mark.parametrize("case", [BY_ID[name] for name in NAN_CASES if "integral" not in name], ids=lambda c: c.id)
 def test_nan_in_the_weight(case: Case, backend) -> None:
-    if case.op == "integral":
-        return  # has none
     inputs = case.inputs(torch.float32, backend.device)
     rows = inputs[case.differentiable[0]].shape[0]
     inputs["weight"] = torch.ones(rows, device=backend.device)

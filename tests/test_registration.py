@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from cases import BY_ID, CASES, Case
-from conftest import BACKENDS
+from conftest import only_backends
 from running import as_tuple, run, run_case
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -106,10 +106,8 @@ PUBLIC = [
 
 # Not the CUDA kernels on the host: their route is a patch of the eager path. Inductor takes seconds per graph of the
 # reference and has nothing to generate for a native op, so the former goes through the tracer alone.
-traced_backends = pytest.mark.parametrize("backend", [b for b in BACKENDS if b != "host_cuda"], indirect=True)
-compiled_backends = pytest.mark.parametrize(
-    "backend", [b for b in BACKENDS if b not in ("host_cuda", "reference")], indirect=True
-)
+traced_backends = only_backends(without=("host_cuda",))
+compiled_backends = only_backends(without=("host_cuda", "reference"))
 
 
 def assert_compiled_equals_eager(case: Case, backend: Any, compiler: str, dynamic: bool | None = None) -> None:
