@@ -8,7 +8,8 @@ import pytest
 import torch
 from cases import BY_ID, CASES, Case
 from conftest import only_backends
-from running import as_tuple, run, run_case
+from running import as_tuple, map_tensors, run, run_case
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gfl_ops
@@ -23,7 +24,8 @@ class RecordRawOps(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.namespace == "gfl_ops":
-            self.calls.append((func, args, kwargs or {}))
+            # Detached, as an autograd.Function's forward leaves them in effect.
+            self.calls.append((func, *map_tensors(Tensor.detach, (args, kwargs or {}))))
         return func(*args, **(kwargs or {}))
 
 
@@ -135,8 +137,9 @@ def test_compile(case: Case, backend) -> None:
 
 @pytest.mark.parametrize("case", [BY_ID[name] for name in PUBLIC], ids=lambda c: c.id)
 @traced_backends
-def test_compile_as_one_graph_with_dynamic_shapes(case: Case, backend) -> None:
-    assert_compiled_equals_eager(case, backend, "aot_eager", dynamic=True)
+def test_compile_as_one_graph(case: Case, backend) -> None:
+    # With symbolic sizes where that is quick: the reference's many small ops take seconds each.
+    assert_compiled_equals_eager(case, backend, "aot_eager", dynamic=True if backend.is_native else None)
 
 
 def test_every_public_function_is_compiled() -> None:
