@@ -48,12 +48,12 @@ def scaled(grad: Tensor, factor: Tensor) -> Tensor:
     return grad
 
 
-def once(op: str, *grads: Tensor | None) -> Any:
+def once(op: str, *grads: Tensor) -> Any:
     """The gradients as they leave a backward. Differentiating them again is an error, never a silent zero."""
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         refusal = f"{op}: a second derivative is not implemented; use_backend('reference') has one"
         barrier = torch._C._functions.DelayedError(refusal.encode(), len(grads))
-        grads = barrier(*(None if grad is None else grad.detach().requires_grad_() for grad in grads))
+        grads = barrier(*(grad.detach().requires_grad_() for grad in grads))
         return grads if isinstance(grads, tuple) else (grads,)
     return grads
 

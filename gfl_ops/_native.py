@@ -14,7 +14,7 @@ Matrix = tuple[int, int, int, int]
 Bins = tuple[int, int, int, int, int]
 
 try:
-    from . import _core
+    from . import _core  # type: ignore[attr-defined]
 
     _module: ModuleType | None = _core
     load_error = ""

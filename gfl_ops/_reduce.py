@@ -17,11 +17,11 @@ SUM, ROWS, ELEMENTS = 0, 1, 2
 
 
 class Reduction(NamedTuple):
-    """How a kernel reduces: `kind`, and every loss times scale / count / (avg_factor + eps)."""
+    """How a kernel reduces: `kind`, and every loss times scale / divisor / (avg_factor + eps)."""
 
     kind: int
     scale: float
-    count: int
+    divisor: int
     avg_factor: Tensor | None
 
 

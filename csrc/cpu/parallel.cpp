@@ -86,7 +86,9 @@ int cpu_threads() {
 }
 
 void parallel_chunks(int64_t chunks, ChunkFunction function, void* context) {
-  if (chunks > 1) {
+  // Waking threads for less than this costs more than they save.
+  constexpr int64_t worth_threads = 4;
+  if (chunks >= worth_threads) {
     const int threads = cpu_threads();
     if (threads > 1) {
       Region region{runtime(), chunks, function, context};

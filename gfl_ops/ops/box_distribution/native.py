@@ -148,15 +148,15 @@ def distribution_box_loss(
 ) -> BoxDistributionLoss:
     """edge_logits is (P, 4 * bins) here."""
     how = for_kernel(reduction, avg_factor, edge_logits, edge_logits.shape[0], 1.0)
-    each = isinstance(stride, Tensor)
+    strides = kernel_vector(stride, edge_logits) if isinstance(stride, Tensor) else None
     inputs = (
         edge_logits,
         *how,
         kernel_vector(anchor_points, edge_logits),
         kernel_vector(target_boxes, edge_logits),
-        kernel_vector(stride, edge_logits) if each else None,
+        strides,
         kernel_vector(weight, edge_logits),
-        1.0 if each else float(stride),
+        1.0 if isinstance(stride, Tensor) else float(stride),
         float(target_margin),
         KINDS[iou_kind],
         float(eps),
