@@ -1,0 +1,68 @@
+"""A loss' step needs memory for the gradient and for nothing else of the prediction's size."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gfl_ops
+
+PROBE = Path(__file__).with_name("memory_probe.py")
+OPS = [
+    "quality_focal_loss",
+    "quality_focal_loss none",
+    "sigmoid_focal_loss",
+    "distribution_focal_loss",
+    "integral",
+    "integral of channels-last maps",
+    "giou_loss",
+    "distribution_box_loss",
+]
+# Beside the gradient: a value or two per row (targets, losses, boxes), and what a few pages and threads come to.
+SLACK = 0.3
+
+pytestmark = pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel does not let a process reset its peak size"
+)
+
+
+@functools.cache
+def measured(backend: str, dtype: str) -> dict[str, dict[str, float]]:
+    """In units of the prediction's bytes."""
+    package = str(Path(gfl_ops.__file__).parents[1])
+    environment = os.environ | {
+        "MALLOC_MMAP_THRESHOLD_": "65536",  # large blocks are mapped one by one, and freed at once
+        "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run(
+        [sys.executable, str(PROBE), backend, dtype], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_allocates_the_gradient_alone(dtype: str, op: str, needs_native) -> None:
+    step = measured("native", dtype)[op]["step"]
+    assert 0.9 <= step <= 1 + SLACK
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_forward_without_gradient_allocates_nothing_of_that_size(dtype: str, op: str, needs_native) -> None:
+    assert measured("native", dtype)[op]["forward"] <= SLACK
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_the_measure_sees_temporaries(op: str) -> None:
+    """The reference makes some, and would fail both tests above."""
+    found = measured("reference", "float32")[op]
+    assert found["step"] > 2 + SLACK
+    assert found["forward"] > 1 + SLACK
