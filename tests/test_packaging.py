@@ -205,33 +205,35 @@ class Wheel:
         return where
 
 
-def new_environment(where: Path, *, with_torch: bool) -> Path:
-    """A virtual environment's python. torch and what it needs come from here: installing them anew takes minutes."""
+def new_environment(where: Path) -> Path:
+    """A fresh virtual environment's python."""
     venv.create(where, with_pip=True)
-    python = where / "bin" / "python"
-    if with_torch:
-        (site_packages,) = (where / "lib").glob("python*/site-packages")
-        # Directories of a .pth file come after site-packages, so a gfl_ops installed there wins.
-        (site_packages / "torch_from_here.pth").write_text(str(Path(torch.__file__).parents[1]))
-    return python
+    return where / "bin" / "python"
+
+
+def lend_torch(python: Path) -> None:
+    """Shows the environment this one's torch and what it needs: installing them anew takes minutes."""
+    (site_packages,) = (python.parents[1] / "lib").glob("python*/site-packages")
+    # Directories of a .pth file come after site-packages, so a gfl_ops installed there wins.
+    (site_packages / "torch_from_elsewhere.pth").write_text(str(Path(torch.__file__).parents[1]))
 
 
 @pytest.fixture(scope="module")
 def clean_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    python = new_environment(tmp_path_factory.mktemp("builder") / "venv", with_torch=False)
+    python = new_environment(tmp_path_factory.mktemp("builder") / "venv")
     assert run(python, "-c", "import importlib.util as u; print(u.find_spec('torch'))").stdout.strip() == "None"
     return python
 
 
 def build_wheel(python: Path, work: Path, **variables: str) -> Wheel:
     build_dir = work / "build"
-    log = run(
+    done = run(
         *(python, "-m", "pip", "wheel", "-v", "--no-deps", "-w", work / "dist"),
         *("--config-settings", f"build-dir={build_dir}", ROOT),
         **variables,
-    ).stdout
+    )
     (path,) = (work / "dist").glob("*.whl")
-    return Wheel(path, log, build_dir)
+    return Wheel(path, done.stdout + done.stderr, build_dir)
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +243,9 @@ def default_wheel(clean_python: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def install_and_run(wheel: Wheel, where: Path) -> str:
     """Installs the wheel beside torch in a fresh environment; returns "native" or "pure"."""
-    python = new_environment(where / "venv", with_torch=True)
+    python = new_environment(where / "venv")
     run(python, "-m", "pip", "install", "--no-deps", "--no-index", wheel.path)
+    lend_torch(python)
     imported, kind = run(python, "-c", RUN_AN_OP).stdout.split()
     assert Path(imported).is_relative_to(where)
     return kind
