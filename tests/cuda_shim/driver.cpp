@@ -286,11 +286,9 @@ Layout any_layout(Random& random) {
   return random.of({Layout::kRows, Layout::kRows, Layout::kPadded, Layout::kColumns});
 }
 
-void dfl(Random& random) {
+void dfl_of(Random& random, int64_t rows, int64_t bins) {
   const int32_t dtype = any_dtype(random);
   const int32_t compute = compute_dtype(dtype);
-  const int64_t rows = random.of<int64_t>({0, 1, 5, 31, 129, 300});
-  const int64_t bins = random.of<int64_t>({2, 3, 8, 16, 17, 17, 33, 256});
   const Layout layout = any_layout(random);
   const int64_t offset = random.below(4) == 0 ? 1 : 0;
   BinsMatrix logits(dtype, 1, bins, rows, layout, offset);
@@ -348,12 +346,15 @@ void dfl(Random& random) {
   strided.written("dfl gradient");
 }
 
-void integral(Random& random) {
+void dfl(Random& random) {
+  const int64_t rows = random.of<int64_t>({0, 1, 5, 31, 129, 300});
+  dfl_of(random, rows, random.of<int64_t>({2, 3, 8, 16, 17, 17, 33, 256}));
+}
+
+void integral_of(Random& random, int64_t length, int64_t bins) {
   const int32_t dtype = any_dtype(random);
   const int64_t batch = random.of<int64_t>({1, 1, 2, 3});
   const int64_t sides = random.of<int64_t>({1, 4, 4});
-  const int64_t length = random.of<int64_t>({0, 1, 7, 40, 150});
-  const int64_t bins = random.of<int64_t>({2, 8, 16, 17, 17, 33, 200});
   BinsMatrix logits(dtype, batch, sides * bins, length, any_layout(random), random.below(4) == 0 ? 1 : 0);
   logits.buffer.fill(random, -3.0, 3.0);
   Buffer values(compute_dtype(dtype), bins);
@@ -374,6 +375,11 @@ void integral(Random& random) {
   op.grad = grad.view();
   check(gfl_integral_backward(&kDevice, &op));
   grad.buffer.written("integral gradient");
+}
+
+void integral(Random& random) {
+  const int64_t length = random.of<int64_t>({0, 1, 7, 40, 150});
+  integral_of(random, length, random.of<int64_t>({2, 8, 16, 17, 17, 33, 200}));
 }
 
 gfl_iou_options any_options(Random& random) { return {random.below(4), random.below(3), random.below(2), 1e-6}; }
@@ -440,11 +446,9 @@ void iou(Random& random) {
   paired.written("aligned box_iou");
 }
 
-void box_distribution(Random& random) {
+void box_distribution_of(Random& random, int64_t rows, int64_t bins) {
   const int32_t dtype = any_dtype(random);
   const int32_t compute = compute_dtype(dtype);
-  const int64_t rows = random.of<int64_t>({0, 1, 5, 33, 70});
-  const int64_t bins = random.of<int64_t>({2, 8, 16, 17, 17, 33, 256});
   BinsMatrix logits(dtype, 1, 4 * bins, rows, any_layout(random), random.below(4) == 0 ? 1 : 0);
   logits.buffer.fill(random, -3.0, 3.0);
   Buffer points(compute, 2 * rows);
@@ -494,6 +498,11 @@ void box_distribution(Random& random) {
   op.workspace = nullptr;
   check(gfl_box_distribution_loss_backward(&kDevice, &op));
   grad.buffer.written("edge logits' gradient");
+}
+
+void box_distribution(Random& random) {
+  const int64_t rows = random.of<int64_t>({0, 1, 5, 33, 70});
+  box_distribution_of(random, rows, random.of<int64_t>({2, 8, 16, 17, 17, 33, 256}));
 }
 
 void generalized_focal(Random& random) {
@@ -551,8 +560,8 @@ void scale(Random& random) {
   }
 }
 
-// A grid large enough for several tiles a block, both marks and the second stage of the sums.
-void large(Random& random) {
+// Large enough for several tiles a block: what one tile leaves in shared memory meets the next.
+void large_class_loss(Random& random) {
   const int64_t rows = 3001;
   const int64_t cols = 80;
   Matrix pred(GFL_FLOAT32, rows, cols, Layout::kRows, 0);
@@ -578,6 +587,23 @@ void large(Random& random) {
   check(gfl_class_loss_forward(&kDevice, &op));
   loss.written("large class loss");
   grad.buffer.written("gradient of the large class loss");
+
+  Buffer row_losses(GFL_FLOAT32, rows);  // another kernel, without marks or tiles
+  op.reduction.kind = GFL_REDUCE_ROWS;
+  op.loss = row_losses.data();
+  op.grad = {};
+  check(gfl_class_loss_forward(&kDevice, &op));
+  double sum = 0;
+  for (int64_t i = 0; i < rows; ++i) sum += row_losses[i];
+  if (!(std::fabs(loss[0] - sum) <= 1e-6 * sum)) die("large class loss: the sum and the rows differ");
+}
+
+void large(Random& random) {
+  large_class_loss(random);
+  dfl_of(random, 4000, 17);
+  dfl_of(random, 1500, 200);
+  integral_of(random, 1300, 8);
+  box_distribution_of(random, 900, 17);
 }
 
 void errors() {
