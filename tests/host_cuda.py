@@ -48,8 +48,11 @@ def compiler() -> str:
 
 
 def _sources(sanitize: str | None) -> list[Path]:
-    main = SHIM / "driver.cpp" if sanitize else ROOT / "csrc" / "bindings.cpp"
-    return [*sorted((ROOT / "csrc" / "cuda").glob("*.cu")), ROOT / "csrc" / "core.cpp", SHIM / "no_cpu.cpp", main]
+    """All of the core but the CPU's table of kernels, which is compiled once for each instruction set."""
+    core = ROOT / "csrc"
+    kernels = sorted(core.glob("cuda/*.cu"))
+    main = SHIM / "driver.cpp" if sanitize else core / "bindings.cpp"
+    return [*kernels, main, core / "core.cpp", *sorted(core.glob("cpu/*.cpp")), SHIM / "no_cpu.cpp"]
 
 
 def _fingerprint(words: list[str]) -> str:
