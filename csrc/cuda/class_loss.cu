@@ -27,9 +27,11 @@ void run_flat(Stream& stream, const gfl_class_loss& op, const Formula& formula, 
   const ClassArguments<T> arguments(op, backward);
   const int64_t tiles = (op.rows * op.cols + Tile::kElements - 1) / Tile::kElements;
   const int blocks = stream.blocks(tiles, 8);
-  const TileStep step(op.cols > 0 ? op.cols : 1, static_cast<int64_t>(blocks) * Tile::kElements);
+  const bool plain =
+      arguments.factors.spread == Spread::kShared && !arguments.element_losses && (!kGrad || arguments.grad != nullptr);
+  const TilePlan plan(op.cols > 0 ? op.cols : 1, static_cast<int64_t>(blocks) * Tile::kElements, plain);
   stream.launch(class_loss_flat<T, Formula, kDense, kLoss, kGrad>,
-                Grid{blocks, Tile::kThreads, kDense ? 0 : Tile::kMarkBytes}, arguments, formula, step);
+                Grid{blocks, Tile::kThreads, kDense ? 0 : Tile::kMarkBytes}, arguments, formula, plan);
   if (arguments.sum) finish(stream, arguments.sums, blocks);
 }
 

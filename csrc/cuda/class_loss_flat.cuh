@@ -46,15 +46,22 @@ struct TilePlace {
   int count;  // elements of the tile, fewer in the last one
 };
 
-// How a block's place moves from tile to tile, so that only the first needs a division.
-struct TileStep {
+// What the host knows of the walk over the tiles: how a block's place moves, so that only the first needs a division,
+// and whether every full tile without a positive is a plain one (one factor for all, no losses of elements, and a
+// gradient if the kernel can give one).
+struct TilePlan {
   int64_t elements;
   int64_t rows;
   int cols;
+  int plain;
   Divider by_cols;
 
-  TileStep(int64_t columns, int64_t step)
-      : elements(step), rows(step / columns), cols(static_cast<int>(step % columns)), by_cols(columns) {}
+  TilePlan(int64_t columns, int64_t step, bool plain_)
+      : elements(step),
+        rows(step / columns),
+        cols(static_cast<int>(step % columns)),
+        plain(plain_ ? 1 : 0),
+        by_cols(columns) {}
 };
 
 // The factors of neighbouring elements, one after the other.
@@ -211,7 +218,7 @@ __device__ __forceinline__ VectorTerms<T> dense_terms(const Formula& formula, co
 // kLoss and kGrad say what is wanted at all; the caller of a kernel with both may still leave out either.
 template <class T, class Formula, bool kDense, bool kLoss, bool kGrad>
 __global__ void __launch_bounds__(FlatTile<T>::kThreads, kFlatBlocks<T, Formula>)
-    class_loss_flat(const ClassArguments<T> op, const Formula formula, const TileStep step) {
+    class_loss_flat(const ClassArguments<T> op, const Formula formula, const TilePlan plan) {
   using C = Compute<T>;
   using Tile = FlatTile<T>;
   constexpr int N = kPack<T>;
@@ -234,7 +241,7 @@ __global__ void __launch_bounds__(FlatTile<T>::kThreads, kFlatBlocks<T, Formula>
   TilePlace place;
   const int first = static_cast<int>(blockIdx.x) * Tile::kElements;
   place.start = first;
-  place.first_row = step.by_cols.divide(first);
+  place.first_row = plan.by_cols.divide(first);
   place.first_col = first - static_cast<int>(place.first_row * op.cols);
 
   for (int buffer = 0; place.start < size; buffer ^= 1) {
@@ -256,15 +263,14 @@ __global__ void __launch_bounds__(FlatTile<T>::kThreads, kFlatBlocks<T, Formula>
     uint32_t* marks = all_marks + buffer * Tile::kMarkWords;
     bool marked = false;
     if (!kDense) {
-      for_each_positive(op, place, step.by_cols, [&](int local, int64_t, int64_t) {
+      for_each_positive(op, place, plan.by_cols, [&](int local, int64_t, int64_t) {
         atomicOr(&marks[local / 32], 1u << (local % 32));
         marked = true;
       });
       marked = __syncthreads_or(marked) != 0;
     }
     // One question for all that seldom happens, so that the usual vector pays for one branch.
-    const bool plain = !marked && place.count == Tile::kElements && one_factor && !(kLoss && op.element_losses) &&
-                       !(kLoss && kGrad && !op.grad);
+    const bool plain = plan.plain & static_cast<int>(!marked) & static_cast<int>(place.count == Tile::kElements);
 
     C tile_loss = C();
 #pragma unroll
@@ -279,7 +285,7 @@ __global__ void __launch_bounds__(FlatTile<T>::kThreads, kFlatBlocks<T, Formula>
         unsigned dropped = kDense ? 0u : marks[local / 32] >> (local % 32);
         if (left < N) dropped |= ~0u << (left > 0 ? left : 0);
         terms.drop(dropped);
-        if (!one_factor && left > 0) terms.multiply(op.factors, place, step.by_cols, local, left);
+        if (!one_factor && left > 0) terms.multiply(op.factors, place, plan.by_cols, local, left);
         if (kLoss && op.element_losses) {
           store_vector(terms.scaled_loss(grad_scale), op.element_losses + place.start + local, left);
         }
@@ -291,7 +297,7 @@ __global__ void __launch_bounds__(FlatTile<T>::kThreads, kFlatBlocks<T, Formula>
 
     if (!kDense && marked) {
       __syncthreads();  // the dense stores are done and the marks read
-      for_each_positive(op, place, step.by_cols, [&](int local, int64_t row, int64_t label) {
+      for_each_positive(op, place, plan.by_cols, [&](int local, int64_t row, int64_t label) {
         atomicAnd(&marks[local / 32], ~(1u << (local % 32)));
         const LossGrad<C> term = formula.positive(widen(tile_pred[local]), op.score(row));
         const C factor = op.factors.at(row, label);
@@ -302,9 +308,9 @@ __global__ void __launch_bounds__(FlatTile<T>::kThreads, kFlatBlocks<T, Formula>
       });
     }
 
-    place.start += step.elements;
-    place.first_row += step.rows;
-    place.first_col += step.cols;
+    place.start += plan.elements;
+    place.first_row += plan.rows;
+    place.first_col += plan.cols;
     if (place.first_col >= op.cols) {
       place.first_col -= static_cast<int>(op.cols);
       ++place.first_row;
