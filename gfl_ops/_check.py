@@ -14,6 +14,8 @@ LABELS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 def tensor(op: str, name: str, value: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{op}: {name} must be a dense tensor, got {_short(value.layout)}")
 
 
 def floating(op: str, name: str, value: Any) -> None:
@@ -67,15 +69,22 @@ def number(op: str, name: str, value: Any, least: float, most: float = float("in
         raise ValueError(f"{op}: {name} must be {limits} and finite, got {value}")
 
 
+def flag(op: str, name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{op}: {name} must be True or False, got {type(value).__name__}")
+
+
 def choice(op: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{op}: {name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
-def num_bins(op: str, name: str, bins: int) -> None:
+def num_bins(op: str, name: str, bins: Any) -> None:
+    if not isinstance(bins, (int, torch.SymInt)) or isinstance(bins, bool):
+        raise TypeError(f"{op}: {name} must be a whole number, got {bins!r}")
     if not 2 <= bins <= 256:
         raise ValueError(f"{op}: {name} must be 2 to 256, got {bins}")
 
 
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _short(kind: torch.dtype | torch.layout) -> str:
+    return str(kind).removeprefix("torch.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from . import _check
@@ -34,6 +35,8 @@ def check(op: str, reduction: str, avg_factor: float | Tensor | None, pred: Tens
     if isinstance(avg_factor, Tensor):
         if avg_factor.numel() != 1:
             raise ValueError(f"{op}: avg_factor must be a number or one value, got shape {tuple(avg_factor.shape)}")
+        if avg_factor.is_complex() or avg_factor.layout != torch.strided:
+            raise TypeError(f"{op}: avg_factor must be real and dense, got {avg_factor.dtype}, {avg_factor.layout}")
         _check.detached(op, "avg_factor", avg_factor)
         if avg_factor.device != pred.device and avg_factor.device.type != "cpu":
             _check.same_device(op, "avg_factor", avg_factor, pred)

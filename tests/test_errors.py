@@ -82,6 +82,10 @@ def requiring_grad(*shape: int) -> Callable[[], torch.Tensor]:
     return lambda: torch.zeros(shape, requires_grad=True)
 
 
+def _sparse(*shape: int) -> Callable[[], torch.Tensor]:
+    return lambda: torch.ones(shape).to_sparse()
+
+
 label, score = tensor(N, dtype=torch.int64), tensor(N)
 
 # Not a tensor, or of a dtype that means something else.
@@ -106,6 +110,7 @@ for op_, name_ in (
 ):
     bad(op_, TypeError, rf"{name_} must be a tensor, got list", **{name_: [1.0, 2.0]})
     shape_ = GOOD[op_]()[name_].shape
+    bad(op_, TypeError, rf"{name_} must be a dense tensor, got sparse_coo", **{name_: _sparse(*shape_)})
     bad(op_, TypeError, rf"{name_} must be float32, .* got int64", **{name_: tensor(*shape_, dtype=torch.int64)})
     bad(op_, TypeError, rf"{name_} must be float32, .* got bool", **{name_: tensor(*shape_, dtype=torch.bool)})
 
@@ -153,6 +158,8 @@ bad(
 bad("quality_focal_loss", TypeError, r"score must be float32, .* got int64", target=lambda: (label(), label()))
 bad("quality_focal_loss", ValueError, r"score must not require grad", target=lambda: (label(), requiring_grad(N)()))
 bad("quality_focal_loss", ValueError, r"target must not require grad", target=requiring_grad(N, C))
+bad("quality_focal_loss", TypeError, r"activated must be True or False, got int", activated=1)
+bad("box_iou", TypeError, r"aligned must be True or False, got str", aligned="yes")
 bad("quality_focal_loss", ValueError, r"beta must be .* got -1", beta=-1.0)
 bad("quality_focal_loss", ValueError, r"beta must be .* got nan", beta=float("nan"))
 bad("quality_focal_loss", ValueError, r"beta must be .* got inf", beta=float("inf"))
@@ -215,6 +222,8 @@ bad("distribution_focal_loss", ValueError, r"first_bin must be .* got nan", firs
 
 bad("integral", ValueError, r"pred must be .* 32, got \(6, 31\)", pred=tensor(N, 31))
 bad("integral", ValueError, r"pred must be .* 32, got \(\)", pred=tensor())
+bad("integral", TypeError, r"num_bins must be a whole number, got 8.0", num_bins=8.0)
+bad("integral", TypeError, r"num_bins must be a whole number, got None", num_bins=None)
 bad("integral", ValueError, r"num_bins must be 2 to 256, got 1", num_bins=1)
 bad("integral", ValueError, r"num_bins must be 2 to 256, got 257", num_bins=257)
 bad("integral", ValueError, r"channel_dim must be .* got 2 for 2-D", channel_dim=2)
@@ -290,6 +299,13 @@ for op_ in LOSSES:
     bad(op_, ValueError, r"avg_factor .* 'sum', got 3", reduction="sum", avg_factor=3)
     bad(op_, ValueError, r"avg_factor must be .* got shape \(2,\)", reduction="mean", avg_factor=tensor(2))
     bad(op_, ValueError, r"avg_factor must not require grad", reduction="mean", avg_factor=requiring_grad())
+    bad(
+        op_,
+        TypeError,
+        r"avg_factor must be real .*complex64",
+        reduction="mean",
+        avg_factor=tensor(dtype=torch.complex64),
+    )
     bad(op_, TypeError, r"avg_factor must be .* got str", reduction="mean", avg_factor="3")
     bad(op_, TypeError, r"weight must be float32, .* got int64", weight=tensor(N, dtype=torch.int64))
     bad(op_, ValueError, r"weight must not require grad", weight=requiring_grad(N))

@@ -21,7 +21,7 @@ def times(coefficient: Tensor, value: Tensor) -> Tensor:
 def abs_power(x: Tensor, exponent: float) -> Tensor:
     """|x|^exponent with derivative 0 at x = 0, where an exponent below 1 has none."""
     zero = x == 0
-    return torch.where(zero, 1.0 if exponent == 0 else 0.0, torch.where(zero, 1.0, x.abs()).pow(exponent))
+    return torch.where(zero, 1.0 if exponent == 0 else 0.0, torch.where(zero, 1.0, x.abs()).pow(float(exponent)))
 
 
 def log_sigmoid_pair(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,7 +39,7 @@ def distribution_box_loss(
 ) -> BoxDistributionLoss:
     num_bins = edge_logits.shape[1:].numel() // 4
     logits = widen(edge_logits).reshape(-1, 4, num_bins)
-    pixels = stride.to(logits.dtype).reshape(-1, 1) if isinstance(stride, Tensor) else stride
+    pixels = stride.to(logits.dtype).reshape(-1, 1) if isinstance(stride, Tensor) else float(stride)
     points = anchor_points.to(logits.dtype) / pixels
     target = target_boxes.to(logits.dtype) / pixels
 

@@ -38,7 +38,9 @@ def distribution_focal_loss(
     right = (left + 1).clamp(max=last)
     at_last = left == last
     if left_weight is None or right_weight is None:
-        nearness = (y - values[left]) / torch.where(at_last, 1.0, values[right] - values[left])
+        # take() and not values[left]: a 0-d index would be read by the host.
+        value_left, value_right = values.take(left), values.take(right)
+        nearness = (y - value_left) / torch.where(at_last, 1.0, value_right - value_left)
         left_weight, right_weight = 1 - nearness, nearness
     left_weight = _nan_unless((y >= values[0]) & (y <= values[-1]), left_weight.to(log_p.dtype))
     right_weight = torch.where(at_last, 0.0, right_weight.to(log_p.dtype))

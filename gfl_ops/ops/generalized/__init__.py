@@ -81,7 +81,7 @@ def _like(name: str, value: float | Tensor, p: Tensor) -> Tensor:
     """The value as a tensor of the compute type that can be expanded to p's shape."""
     if not isinstance(value, Tensor):
         _check.number(_OP, name, value, -1e30, 1e30)
-        return torch.full((), value, dtype=compute_dtype(p), device=p.device)
+        return torch.full((), float(value), dtype=compute_dtype(p), device=p.device)
     _check.floating(_OP, name, value)
     _check.detached(_OP, name, value)
     _check.same_device(_OP, name, value, p)

@@ -161,6 +161,7 @@ def box_iou(a: Tensor, b: Tensor, *, aligned: bool = False, eps: float = 1e-6) -
     _check.boxes(op, "a", a)
     _check.boxes(op, "b", b)
     _check.same_device(op, "b", b, a)
+    _check.flag(op, "aligned", aligned)
     if aligned and a.shape != b.shape:
         raise ValueError(f"{op}: b must be (N, 4) = {tuple(a.shape)} like a where aligned, got {tuple(b.shape)}")
     _check.number(op, "eps", eps, 0)

@@ -30,6 +30,7 @@ def iou_loss(
 ) -> Tensor:
     a = widen(pred)
     b = target.to(a.dtype)
+    eps = float(eps)
     if kind == "iou":
         loss = _transformed(_iou(a, b, eps, eps_rule), transform)
     elif kind == "giou":
@@ -79,6 +80,7 @@ def ciou_loss(
 def box_iou(a: Tensor, b: Tensor, *, aligned: bool = False, eps: float = 1e-6) -> Tensor:
     """(N, M), or (N,) of aligned pairs."""
     a, b = widen(a), widen(b)
+    eps = float(eps)
     inter, union = _inter_union(a, b) if aligned else _inter_union(a[:, None], b)
     return inter / _floored(union, eps)
 

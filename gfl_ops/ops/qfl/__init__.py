@@ -61,6 +61,7 @@ def quality_focal_loss(
     if weight is not None:
         _check.companion(_OP, "weight", weight, pred, rows, "(N,)")
     _check.number(_OP, "beta", beta, 0)
+    _check.flag(_OP, "activated", activated)
     _reduce.check(_OP, reduction, avg_factor, pred)
 
     if runs_natively(_OP, pred):

@@ -1,0 +1,38 @@
+"""No call crashes: see fuzzing.py for what is tried."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gfl_ops
+
+PROGRAM = Path(__file__).with_name("fuzzing.py")
+
+
+def fuzz(tries: int, timeout: float) -> None:
+    package = str(Path(gfl_ops.__file__).parents[1])
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([package, str(PROGRAM.parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONFAULTHANDLER": "1",  # a crash says where
+        "MALLOC_PERTURB_": "165",  # fresh and freed memory holds neither zeros nor what it held before
+    }
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), str(tries)], env=environment, capture_output=True, text=True, timeout=timeout
+    )
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    assert f"{tries} tries" in done.stdout
+
+
+def test_fuzz(needs_native) -> None:
+    fuzz(300, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_fuzz_long(needs_native) -> None:
+    fuzz(10_000, timeout=3500)
