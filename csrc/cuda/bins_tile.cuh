@@ -216,7 +216,7 @@ struct BinsTile {
       } else {
         for_each_of_vector(at, [&](int i, int place) { wide[i] = values[place]; });
       }
-      Vector<T, N>::narrowed(wide).store(to + at);
+      Vector<T, N>::narrowed(wide).store_unsplit(to + at);
     }
   }
 };

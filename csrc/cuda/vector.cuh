@@ -49,6 +49,12 @@ struct Vector {
     for (int i = 0; i < kWords; ++i) reinterpret_cast<Word*>(data)[i] = words[i];
   }
 
+  // The same in global memory, for places where the compiler splits the plain store into those of narrower words.
+  __device__ __forceinline__ void store_unsplit(T* data) const {
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) __stwb(reinterpret_cast<Word*>(data) + i, words[i]);
+  }
+
   __device__ __forceinline__ void store_some(T* data, int count) const {
     T values[N];
     memcpy(values, this, sizeof values);

@@ -34,6 +34,11 @@ inline uint32_t __umulhi(uint32_t a, uint32_t b) {
   return static_cast<uint32_t>((static_cast<uint64_t>(a) * static_cast<uint64_t>(b)) >> 32);
 }
 
+template <class Word>
+void __stwb(Word* address, const Word& value) {
+  *address = value;
+}
+
 // ---- barriers, shuffles, atomics -------------------------------------------------------------------
 
 inline void __syncthreads() { shim::block_barrier(); }

@@ -1,0 +1,95 @@
+"""The compiled CUDA kernels, read where there is no GPU: registers, spills, wide accesses, instructions per element.
+
+`pytest -s tests/test_cuda_resources.py` prints the tables.
+"""
+
+from __future__ import annotations
+
+import cubins
+import pytest
+
+FOR_EACH_ARCHITECTURE = pytest.mark.parametrize("architecture", cubins.ARCHITECTURES)
+
+
+def kernels_of(architecture: int) -> list[cubins.Kernel]:
+    return [kernel for kernel in cubins.kernels() if kernel.architecture == architecture]
+
+
+def kernel(architecture: int, name: str) -> cubins.Kernel:
+    return next(kernel for kernel in kernels_of(architecture) if kernel.name == name)
+
+
+@FOR_EACH_ARCHITECTURE
+def test_no_spill_and_no_stack_frame(architecture: int) -> None:
+    found = kernels_of(architecture)
+    print(f"\nsm_{architecture}: registers, stack, spilled and static shared bytes")
+    for k in sorted(found, key=lambda k: (k.source, k.name)):
+        print(f"{k.registers:5} {k.stack:5} {k.spilled:5} {k.shared:6}  {k.name}")
+    assert len(found) > 100
+    assert {k.name: (k.stack, k.spilled) for k in found if k.stack or k.spilled} == {}
+
+
+@FOR_EACH_ARCHITECTURE
+def test_registers_leave_room_for_enough_threads(architecture: int) -> None:
+    """A multiprocessor has 65,536: 1,024 threads of the usual dense losses, 768 of any other kernel but in double."""
+    for k in kernels_of(architecture):
+        usual = k.name.startswith("class_loss_flat") and "Square" in k.name and "Probability" not in k.name
+        most = 168 if k.is_double else 64 if usual else 80
+        assert k.registers <= most, k.name
+
+
+@FOR_EACH_ARCHITECTURE
+def test_no_local_memory(architecture: int) -> None:
+    for k in kernels_of(architecture):
+        local = [text for text in cubins.code(k) if "LDL" in text or "STL" in text]
+        assert not local, k.name
+
+
+@FOR_EACH_ARCHITECTURE
+def test_hot_kernels_move_16_bytes_at_a_time(architecture: int) -> None:
+    staged = [
+        f"{op}_kernel<{dtype}, {bins}, {grad}>"
+        for op in ("dfl", "integral", "box_distribution")
+        for dtype in ("float", "bfloat16", "float16")
+        for bins in (0, 17)
+        for grad in ("false", "true")
+    ]
+    flat = [k.name for k in kernels_of(architecture) if k.name.startswith("class_loss_flat")]
+    boxes = [f"iou_loss_kernel<float, {kind}>" for kind in range(4)]
+    scale = [f"scale_kernel<{dtype}>" for dtype in ("double", "float", "bfloat16", "float16")]
+    for name in [*staged, *flat, *boxes, *scale]:
+        code = cubins.code(kernel(architecture, name))
+        assert any("LDG.E.128" in text for text in code), name
+        if name.endswith("true>") or name in boxes or name in scale:
+            assert any("STG.E.128" in text for text in code), name
+
+
+# What an H200 issues in the time that an element takes in memory (DESIGN: 31 instructions and 3.9 special functions for
+# each 4 bytes), and what the kernels need. A float32 forward alone reads 4 bytes and is the one that is not quite
+# bound by memory; with its gradient, as training calls it, it moves 8 and has room.
+QFL = "class_loss_flat<{}, QualityFocal<Square>, false, {}>"
+DENSE_PASSES = [  # dtype, kLoss and kGrad, bytes that an element moves, the most instructions for an element
+    ("float", "true, false", 4, 34.5),
+    ("float", "true, true", 8, 43.5),
+    ("float", "false, true", 8, 40.5),
+    ("bfloat16", "true, false", 2, 38.0),
+    ("bfloat16", "true, true", 4, 45.5),
+    ("float16", "true, true", 4, 45.5),
+]
+
+
+@FOR_EACH_ARCHITECTURE
+@pytest.mark.parametrize(("dtype", "purpose", "moved", "most"), DENSE_PASSES)
+def test_instructions_of_the_dense_pass(architecture: int, dtype: str, purpose: str, moved: int, most: float) -> None:
+    loop = cubins.loop_through(kernel(architecture, QFL.format(dtype, purpose)), r"LDG\.E\.128")
+    loads = loop.count(r"LDG\.E\.128")
+    elements = loads * 16 // (4 if dtype == "float" else 2)
+    instructions = len(loop.instructions) / elements
+    special = loop.count("MUFU") / elements
+    room = 31 * moved / 4
+    print(f"\nsm_{architecture} {dtype} <{purpose}>: {instructions:.1f} instructions an element, room for {room:.0f}")
+    assert elements == 16
+    assert loads == (4 if dtype == "float" else 2)  # all in flight before the first is used
+    assert special == 2  # one exponential and one reciprocal
+    assert instructions <= most
+    assert loop.count("STG.E.128") == (loads if purpose.endswith("true") else 0)
