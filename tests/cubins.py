@@ -156,7 +156,7 @@ def _code_of(source: str, architecture: int) -> dict[str, list[tuple[int, str]]]
     for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n"):
         if "Function :" in line:
             body = functions.setdefault(line.split()[-1], [])
-XX
+        elif ";" in line and (match := re.match(r"\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", line)):
             body.append((int(match.group(1), 16), match.group(2)))
     return functions
 
