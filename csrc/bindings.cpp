@@ -108,6 +108,23 @@ struct type_caster<gfl_iou_options> {
   }
 };
 
+// ((height, width, stride), ...)
+template <>
+struct type_caster<gfl_levels> {
+  PYBIND11_TYPE_CASTER(gfl_levels, const_name("tuple[tuple[int, int, float], ...]"));
+  bool load(handle source, bool) {
+    if (!PyTuple_Check(source.ptr()) || PyTuple_GET_SIZE(source.ptr()) > GFL_MAX_LEVELS) return false;
+    value.count = static_cast<int32_t>(PyTuple_GET_SIZE(source.ptr()));
+    for (int i = 0; i < value.count; ++i) {
+      const handle level = PyTuple_GET_ITEM(source.ptr(), i);
+      if (!tuple_of(level, 3)) return false;
+      value.level[i] = {static_cast<int32_t>(integer(level, 0)), static_cast<int32_t>(integer(level, 1)),
+                        real(level, 2)};
+    }
+    return true;
+  }
+};
+
 }  // namespace detail
 }  // namespace pybind11
 
@@ -228,6 +245,37 @@ void generalized_focal(bool backward, gfl_device device, int64_t size, int dtype
   call(backward ? gfl_generalized_focal_backward : gfl_generalized_focal_forward, device, op);
 }
 
+gfl_atss atss(int64_t batch, int64_t gts, int dtype, Address gt_boxes, Address gt_counts, Address valid_shapes,
+              gfl_levels levels, int topk, double anchor_scale, double center_offset, Address assigned_gt,
+              Address assigned_iou, Address workspace) {
+  return {batch,
+          gts,
+          dtype,
+          pointer(gt_boxes),
+          static_cast<const int64_t*>(pointer(gt_counts)),
+          pointer(valid_shapes),
+          levels,
+          topk,
+          anchor_scale,
+          center_offset,
+          static_cast<int32_t*>(pointer(assigned_gt)),
+          static_cast<float*>(pointer(assigned_iou)),
+          pointer(workspace)};
+}
+
+void atss_assign(gfl_device device, int64_t batch, int64_t gts, int dtype, Address gt_boxes, Address gt_counts,
+                 Address valid_shapes, gfl_levels levels, int topk, double anchor_scale, double center_offset,
+                 Address assigned_gt, Address assigned_iou, Address workspace) {
+  call(gfl_atss_assign, device,
+       atss(batch, gts, dtype, gt_boxes, gt_counts, valid_shapes, levels, topk, anchor_scale, center_offset,
+            assigned_gt, assigned_iou, workspace));
+}
+
+int64_t atss_workspace_bytes(gfl_device device, int64_t batch, int64_t gts, int dtype, gfl_levels levels, int topk) {
+  const gfl_atss op = atss(batch, gts, dtype, 0, 0, 0, levels, topk, 0, 0, 0, 0, 0);
+  return gfl_atss_workspace_bytes(&device, &op);
+}
+
 void scale_gradient(gfl_device device, Address data, int dtype, int64_t size, Address factor) {
   int status;
   {
@@ -260,6 +308,8 @@ PYBIND11_MODULE(GFL_MODULE, module) {
   module.def("box_iou", &box_iou);
   module.def("box_distribution_loss", &box_distribution_loss);
   module.def("generalized_focal", &generalized_focal);
+  module.def("atss_assign", &atss_assign);
+  module.def("atss_workspace_bytes", &atss_workspace_bytes);
   module.def("scale_gradient", &scale_gradient);
   module.def("workspace_bytes", &workspace_bytes);
   module.def("has_cuda", [] { return gfl_has_cuda() != 0; });

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "cpu/atss.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
 #include "cpu/reduce.h"
@@ -151,6 +152,17 @@ int gfl_generalized_focal_forward(const gfl_device* device, const gfl_generalize
 
 int gfl_generalized_focal_backward(const gfl_device* device, const gfl_generalized_focal* op) {
   GFL_DISPATCH(device, generalized_focal(*op, Pass::kBackward), generalized_focal_backward(*device, *op));
+}
+
+int gfl_atss_assign(const gfl_device* device, const gfl_atss* op) {
+  if (op->topk < 1 || op->topk > 32) return gfl::fail(GFL_ERROR_ARGUMENT, "topk must be 1 to 32, got %d", op->topk);
+  if (device->kind == GFL_CPU) return gfl::cpu_atss_assign(*op);
+  return gfl::no_such_device(*device);
+}
+
+int64_t gfl_atss_workspace_bytes(const gfl_device* device, const gfl_atss* op) {
+  (void)device;
+  return gfl::cpu_atss_workspace_bytes(*op);
 }
 
 int gfl_scale_gradient(const gfl_device* device, void* data, int32_t dtype, int64_t size, const void* factor) {

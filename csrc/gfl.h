@@ -223,6 +223,43 @@ typedef struct gfl_box_distribution_loss {
 GFL_API int gfl_box_distribution_loss_forward(const gfl_device* device, const gfl_box_distribution_loss* op);
 GFL_API int gfl_box_distribution_loss_backward(const gfl_device* device, const gfl_box_distribution_loss* op);
 
+/* ---- assignment ------------------------------------------------------------------------------- */
+
+#define GFL_MAX_LEVELS 8
+
+typedef struct gfl_level {
+  int32_t height;
+  int32_t width;
+  double stride; /* pixels per cell */
+} gfl_level;
+
+/* The cells of all levels, level after level, rows of a level one after the other: the order of the anchors. */
+typedef struct gfl_levels {
+  int32_t count;
+  gfl_level level[GFL_MAX_LEVELS];
+} gfl_levels;
+
+enum { GFL_BACKGROUND = -1, GFL_OUTSIDE = -2 };
+
+typedef struct gfl_atss {
+  int64_t batch;
+  int64_t gts;              /* padded: gts of an image past its count are not looked at */
+  int32_t dtype;            /* of gt_boxes and valid_shapes: float32 or float64, the type that IoUs are computed in */
+  const void* gt_boxes;     /* (batch, gts, 4) contiguous, xyxy in pixels */
+  const int64_t* gt_counts; /* (batch,) */
+  const void* valid_shapes; /* (batch, 2) height, width in pixels; NULL: every cell is valid */
+  gfl_levels levels;
+  int32_t topk;         /* candidates of a level, 1 .. 32 */
+  double anchor_scale;  /* an anchor's side in strides */
+  double center_offset; /* of a cell's centre, in strides */
+  int32_t* assigned_gt; /* (batch, anchors): a gt's index, GFL_BACKGROUND or GFL_OUTSIDE */
+  float* assigned_iou;  /* (batch, anchors): the IoU with that gt, else 0 */
+  void* workspace;      /* gfl_atss_workspace_bytes() bytes */
+} gfl_atss;
+
+GFL_API int gfl_atss_assign(const gfl_device* device, const gfl_atss* op);
+GFL_API int64_t gfl_atss_workspace_bytes(const gfl_device* device, const gfl_atss* op);
+
 /* ---- the paper's unified form, element by element ---------------------------------------------- */
 
 /* A flat input of `size` values: stride 1, or stride 0 for one value shared by all. */

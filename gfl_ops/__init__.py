@@ -13,6 +13,7 @@ from .nn import (
     QualityFocalLoss,
     SigmoidFocalLoss,
 )
+from .ops.atss import atss_assign
 from .ops.box_distribution import BoxDistributionLoss, distribution_box_loss
 from .ops.dfl import distribution_focal_loss
 from .ops.focal import sigmoid_focal_loss
@@ -32,6 +33,7 @@ __all__ = [
     "QualityFocalLoss",
     "SigmoidFocalLoss",
     "__version__",
+    "atss_assign",
     "box_iou",
     "ciou_loss",
     "diou_loss",

@@ -23,7 +23,9 @@ OPS = (
     "box_iou",
     "generalized_focal_loss",
     "distribution_box_loss",
+    "atss_assign",
 )
+_CPU_ONLY = ("atss_assign",)  # of the native kernels
 
 
 def _checked(name: str, origin: str) -> str:
@@ -85,12 +87,14 @@ def _cuda_problem(index: int | None) -> str:
     return _gpu_problem(index) if _native.has_cuda() else "the native core was built without CUDA kernels"
 
 
-def _native_problem(device: torch.device) -> str:
+def _native_problem(op: str, device: torch.device) -> str:
     if _native.core() is None:
         return f"the native core is not there ({_native.load_error})"
     kind = device.type
     if kind in ("cpu", "meta"):
         return ""
+    if kind == "cuda" and op in _CPU_ONLY:
+        return "the native core has it for CPUs only"
     return _cuda_problem(device.index) if kind == "cuda" else f"the native core has no kernels for {kind}"
 
 
@@ -98,7 +102,7 @@ def choose(op: str, device: torch.device | str) -> tuple[str, str]:
     """The backend for an op on a device, and why."""
     if _asked == "reference":
         return "reference", "asked for"
-    problem = _native_problem(torch.device(device))
+    problem = _native_problem(op, torch.device(device))
     if _asked == "native":
         if problem:
             raise RuntimeError(f"{op}: backend 'native' was asked for, but {problem}; see python -m gfl_ops.info")

@@ -1,0 +1,106 @@
+"""Adaptive Training Sample Selection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ... import _check
+from ..._dispatch import runs_natively
+from . import native, reference
+
+_OP = "atss_assign"
+_MOST_LEVELS = 8
+
+
+def atss_assign(
+    gt_boxes: Tensor,
+    gt_counts: Tensor,
+    level_shapes: Sequence[tuple[int, int]],
+    strides: Sequence[float],
+    valid_shapes: Tensor | None = None,
+    *,
+    topk: int = 9,
+    anchor_scale: float = 8.0,
+    center_offset: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Which ground truth each anchor of a feature pyramid learns, if any.
+
+    The anchors are squares of side ``anchor_scale`` strides around ((x + center_offset) stride, (y + center_offset)
+    stride). The candidates of a ground truth are the topk anchors of each level nearest to its centre; those become
+    positive whose IoU reaches the mean plus the standard deviation of all its candidates, and whose centre lies inside
+    the box. Where several claim an anchor, the highest IoU has it, the first of equal ones. The work grows with the
+    number of ground truths and levels, not with that of the anchors; a box without area, outside the image, or with
+    NaN, claims nothing.
+
+    Args:
+        gt_boxes: (B, G, 4) xyxy in pixels, padded to the same G.
+        gt_counts: (B,) integers, how many of them are real.
+        level_shapes: (height, width) of each level, at most 8.
+        strides: pixels per cell of each level.
+        valid_shapes: (B, 2) height and width in pixels of the part of the (batched, padded) image that counts;
+            anchors beyond it take no part, not as candidates either.
+        topk: candidates of a level, 1 to 32.
+        anchor_scale: the anchors' side in strides.
+        center_offset: where in its cell an anchor's centre is, in strides.
+
+    Returns:
+        ``(assigned_gt, assigned_iou)``, both (B, A) with the levels one after the other: int32, a ground truth's index,
+        -1 for background or -2 outside the valid part; and float32, the IoU with that ground truth, else 0.
+
+    Example:
+        >>> boxes = torch.tensor([[[40.0, 40.0, 104.0, 104.0]]])
+        >>> assigned, iou = atss_assign(boxes, torch.tensor([1]), [(16, 16)], [8])
+        >>> (assigned >= 0).sum().item(), iou.max().item()
+        (1, 1.0)
+    """
+    gt_boxes = _checked_boxes(gt_boxes)
+    batch = gt_boxes.shape[:1]
+    _check.labels(_OP, "gt_counts", gt_counts, gt_boxes, batch, "(B,)")
+    _check_levels(level_shapes, strides)
+    if valid_shapes is not None:
+        _check.tensor(_OP, "valid_shapes", valid_shapes)
+        _check.shape(_OP, "valid_shapes", valid_shapes, (*batch, 2), "(B, 2)")
+        _check.same_device(_OP, "valid_shapes", valid_shapes, gt_boxes)
+    _check.number(_OP, "topk", topk, 1, 32)
+    _check.number(_OP, "anchor_scale", anchor_scale, math.ulp(0.0))
+    _check.number(_OP, "center_offset", center_offset, -1e6, 1e6)
+
+    if runs_natively(_OP, gt_boxes):
+        return native.atss_assign(
+            gt_boxes, gt_counts, level_shapes, strides, valid_shapes, int(topk), anchor_scale, center_offset
+        )
+    return reference.atss_assign(
+        gt_boxes,
+        gt_counts,
+        level_shapes,
+        strides,
+        valid_shapes,
+        topk=int(topk),
+        anchor_scale=anchor_scale,
+        center_offset=center_offset,
+    )
+
+
+def _checked_boxes(gt_boxes: Tensor) -> Tensor:
+    """In float32 or float64: an assignment in half precision would be another one."""
+    _check.floating(_OP, "gt_boxes", gt_boxes)
+    if gt_boxes.ndim != 3 or gt_boxes.shape[2] != 4:
+        raise ValueError(f"{_OP}: gt_boxes must be (B, G, 4), got {tuple(gt_boxes.shape)}")
+    gt_boxes = gt_boxes.detach()
+    return gt_boxes if gt_boxes.dtype == torch.float64 else gt_boxes.float()
+
+
+def _check_levels(level_shapes: Sequence[tuple[int, int]], strides: Sequence[float]) -> None:
+    if not 1 <= len(level_shapes) <= _MOST_LEVELS:
+        raise ValueError(f"{_OP}: level_shapes must have 1 to {_MOST_LEVELS} levels, got {len(level_shapes)}")
+    if len(strides) != len(level_shapes):
+        raise ValueError(f"{_OP}: strides must be one a level = {len(level_shapes)}, got {len(strides)}")
+    for shape in level_shapes:
+        if len(shape) != 2 or min(shape) < 0:
+            raise ValueError(f"{_OP}: level_shapes must be (height, width) pairs, got {tuple(shape)}")
+    for stride in strides:
+        _check.number(_OP, "strides", stride, math.ulp(0.0))
