@@ -97,7 +97,8 @@ def folder() -> Path:
     """Every .cu of csrc/cuda/ compiled for every architecture; kept for as long as the sources stay the same."""
     nvcc = _nvcc()
     digest = hashlib.sha256("\0".join([nvcc, *FLAGS]).encode())
-    for path in sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cu", ".cuh")):
+    core = ROOT / "csrc"
+    for path in sorted([*core.glob("*.h"), *core.glob("math/*.h"), *core.glob("cuda/*")]):
         digest.update(path.read_bytes())
     target = ROOT / "build" / "cubins" / digest.hexdigest()[:16]
     if target.exists():
