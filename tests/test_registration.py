@@ -147,6 +147,19 @@ def test_every_public_function_is_compiled() -> None:
     assert {BY_ID[name].op for name in PUBLIC} == {case.op for case in CASES}
 
 
+# ---- no host sync ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+@only_backends(without=("host_cuda", "cuda"))
+def test_nothing_waits_for_the_device(case: Case, backend) -> None:
+    """Meta tensors have no values: whoever reads one on the host raises. Shapes and dtypes are those of the CPU."""
+    real = run_case(gfl_ops, case, case.inputs(torch.bfloat16)).named()
+    for name, x in run_case(gfl_ops, case, case.inputs(torch.bfloat16, "meta")).named().items():
+        assert x.is_meta
+        assert (x.shape, x.dtype, x.stride()) == (real[name].shape, real[name].dtype, real[name].stride()), name
+
+
 # ---- autocast ----------------------------------------------------------------------------------------
 
 
