@@ -121,12 +121,12 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _installed_elsewhere() -> Path | None:
     """Where an installed gfl_ops lies that is not this one."""
-    try:
-        distribution = importlib.metadata.distribution("gfl_ops")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    module = Path(str(distribution.locate_file("gfl_ops/info.py")))
-    return module.parent.parent if module.exists() and module.resolve().parent != PACKAGE else None
+    # Not importlib.metadata.distribution: in a source tree that was built once, the first is the tree's own egg-info.
+    for distribution in importlib.metadata.distributions(name="gfl_ops"):
+        module = Path(str(distribution.locate_file("gfl_ops/info.py")))
+        if module.exists() and module.resolve().parent != PACKAGE:
+            return module.parent.parent
+    return None
 
 
 def main() -> int:

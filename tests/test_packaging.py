@@ -226,14 +226,13 @@ def clean_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build_wheel(python: Path, work: Path, **variables: str) -> Wheel:
-    build_dir = work / "build"
-    done = run(
-        *(python, "-m", "pip", "wheel", "-v", "--no-deps", "-w", work / "dist"),
-        *("--config-settings", f"build-dir={build_dir}", ROOT),
-        **variables,
-    )
+    # In a copy: the source tree may hold an earlier build, and another test may be building.
+    source = work / "source"
+    leave = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "__pycache__", "build", "dist", "*.egg-info", "*.so")
+    shutil.copytree(ROOT, source, ignore=leave)
+    done = run(python, "-m", "pip", "wheel", "-v", "--no-deps", "-w", work / "dist", source, **variables)
     (path,) = (work / "dist").glob("*.whl")
-    return Wheel(path, done.stdout + done.stderr, build_dir)
+    return Wheel(path, done.stdout + done.stderr, source / "build")
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +261,7 @@ def test_default_wheel(default_wheel: Wheel, tmp_path: Path) -> None:
     check_files(default_wheel.names)
     (line,) = said(default_wheel)
     assert line.startswith("core with CUDA kernels for " if shutil.which("nvcc") else "CPU-only core (")
-    assert "warning:" not in default_wheel.log
+    assert re.search(r"\[-W|warning #", default_wheel.log) is None  # how gcc and nvcc write a warning
     (module,) = (default_wheel.unpack(tmp_path / "unpacked") / "gfl_ops").glob("_core*.so")
     check_module(module)
     assert install_and_run(default_wheel, tmp_path) == "native"
