@@ -273,6 +273,8 @@ for layout_ in MATRIX_LAYOUTS:
     row("quality_focal_loss", f"dense-target-{layout_.__name__}", _qfl_dense(19, 12, target_layout=layout_))
     row("quality_focal_loss", f"activated-{layout_.__name__}", _qfl_probability(19, 12, layout=layout_), activated=True)
 row("quality_focal_loss", "dense-target-like-pred", _qfl_dense(9, 80, like_pred=True))
+row("quality_focal_loss", "5x0", _qfl(5, 0))
+row("quality_focal_loss", "5x0-none", _qfl(5, 0), reduction="none")
 row("quality_focal_loss", "dense-empty", _qfl_dense(0, 80))
 row("quality_focal_loss", "activated-dense", _qfl_probability(11, 81, dense=True), activated=True, reduction="none")
 row("quality_focal_loss", "activated-81", _qfl_probability(7, 81), activated=True)
@@ -305,6 +307,7 @@ for gamma_, reduction_ in itertools.product(EXPONENTS, REDUCTIONS):
         gamma=gamma_,
         reduction=reduction_,
     )
+row("sigmoid_focal_loss", "5x0", _focal(5, 0))
 row("sigmoid_focal_loss", "alpha0.6", _focal(9, 5), alpha=0.6)
 row("sigmoid_focal_loss", "dense-hard", _focal(9, 5, dense="hard"), alpha=0.4)
 for weight_, reduction_ in itertools.product(("row", "column", "element", "flat"), REDUCTIONS):
