@@ -51,12 +51,17 @@ def status(key: str) -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
-def extra_memory(run: Callable[[], Any]) -> int:
+def extra_memory_once(run: Callable[[], Any]) -> int:
     with open("/proc/self/clear_refs", "w") as refs:
         refs.write("5")  # the peak starts from here
     before = status("VmRSS")
     run()
     return status("VmHWM") - before
+
+
+def extra_memory(run: Callable[[], Any]) -> int:
+    """The median of five: the kernel may take pages back, or hand some to another thread, in the middle of one."""
+    return sorted(extra_memory_once(run) for _ in range(5))[2]
 
 
 def step(pred: torch.Tensor, loss: Callable[[torch.Tensor], Any]) -> None:
