@@ -51,7 +51,7 @@ def measured(backend: str, dtype: str) -> dict[str, dict[str, float]]:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_step_allocates_the_gradient_alone(dtype: str, op: str, needs_native) -> None:
     step = measured("native", dtype)[op]["step"]
-    assert 0.9 <= step <= 1 + SLACK
+    assert 1 - SLACK <= step <= 1 + SLACK  # the kernel counts resident pages in batches, so both ways are rough
 
 
 @pytest.mark.parametrize("op", OPS)
