@@ -198,10 +198,10 @@ def measure(row: Row, compile_too: bool, seconds: float) -> dict[str, Any]:
 
 
 def calls_per_sample(step: Callable[[int], None]) -> int:
-    """A sample lasts a millisecond at least, so that the clock does not matter."""
+    """A sample lasts ten milliseconds at least: what a call pays for the caches that others left is then spread thin."""
     begin = time.perf_counter()
     step(0)
-    return max(1, min(100, int(1e-3 / max(time.perf_counter() - begin, 1e-7))))
+    return max(1, min(1000, int(1e-2 / max(time.perf_counter() - begin, 1e-7))))
 
 
 def spread(values: list[float]) -> float:

@@ -167,6 +167,19 @@ GFL_FN void load_block(const void* data, int64_t start, int64_t stride, int coun
   for (int i = 0; i < kBlock; ++i) out[i] = i < count ? in[i * stride] : otherwise;
 }
 
+// Calls body(number) with the number of bins as a constant where it is a usual one, so that the compiler unrolls the loops
+// over bins, and with 0 where it is not.
+template <int number>
+struct ConstantBins {
+  static constexpr int value = number;
+};
+template <class Body>
+GFL_FN void with_constant_bins(int64_t bins, const Body& body) {
+  if (bins == 17) return body(ConstantBins<17>());
+  if (bins == 16) return body(ConstantBins<16>());
+  body(ConstantBins<0>());
+}
+
 // Bin values: given, or first, first + 1, ...
 template <class T>
 struct BinValues {

@@ -1,5 +1,8 @@
 #include "parallel.h"
 
+#include <algorithm>
+#include <atomic>
+
 #if defined(__linux__)
 #include <dlfcn.h>
 #include <link.h>
@@ -13,7 +16,6 @@ namespace {
 struct OpenMp {
   void (*parallel)(void (*)(void*), void*, unsigned, unsigned) = nullptr;
   int (*max_threads)() = nullptr;
-  int (*num_threads)() = nullptr;
   int (*thread_num)() = nullptr;
   int (*in_parallel)() = nullptr;
 };
@@ -47,11 +49,9 @@ OpenMp load_runtime() {
   if (!library) return openmp;
   find_symbol(library, "GOMP_parallel", openmp.parallel);
   find_symbol(library, "omp_get_max_threads", openmp.max_threads);
-  find_symbol(library, "omp_get_num_threads", openmp.num_threads);
   find_symbol(library, "omp_get_thread_num", openmp.thread_num);
   find_symbol(library, "omp_in_parallel", openmp.in_parallel);
-  const bool complete =
-      openmp.parallel && openmp.max_threads && openmp.num_threads && openmp.thread_num && openmp.in_parallel;
+  const bool complete = openmp.parallel && openmp.max_threads && openmp.thread_num && openmp.in_parallel;
   return complete ? openmp : OpenMp();
 }
 #else
@@ -63,20 +63,37 @@ const OpenMp& runtime() {
   return openmp;
 }
 
+// Chunks are dealt out evenly, so that a thread reads one stretch of memory. One that has finished its own helps the
+// others: on a busy machine some threads start late or run slowly, and nobody should wait for a whole share of theirs.
 struct Region {
+  static constexpr int64_t most_threads = 128;
+  struct alignas(64) Share {
+    std::atomic<int64_t> next;
+  };
+
   const OpenMp& openmp;
   int64_t chunks;
+  int64_t team;
   ChunkFunction function;
   void* context;
+  Share shares[most_threads];
+
+  int64_t first(int64_t share) const { return chunks * share / team; }
+
+  void run(int64_t thread) {
+    for (int64_t i = 0; i < team; ++i) {
+      const int64_t share = (thread + i) % team;
+      const int64_t end = first(share + 1);
+      std::atomic<int64_t>& next = shares[share].next;
+      for (int64_t chunk = next.fetch_add(1, std::memory_order_relaxed); chunk < end;
+           chunk = next.fetch_add(1, std::memory_order_relaxed)) {
+        function(context, chunk);
+      }
+    }
+  }
 };
 
-void run_share(void* argument) {
-  const Region& region = *static_cast<const Region*>(argument);
-  const int64_t threads = region.openmp.num_threads();
-  const int64_t thread = region.openmp.thread_num();
-  const int64_t end = region.chunks * (thread + 1) / threads;
-  for (int64_t chunk = region.chunks * thread / threads; chunk < end; ++chunk) region.function(region.context, chunk);
-}
+void run_in_team(void* region) { static_cast<Region*>(region)->run(static_cast<Region*>(region)->openmp.thread_num()); }
 
 }  // namespace
 
@@ -88,14 +105,12 @@ int cpu_threads() {
 void parallel_chunks(int64_t chunks, ChunkFunction function, void* context) {
   // Waking threads for less than this costs more than they save.
   constexpr int64_t worth_threads = 4;
-  if (chunks >= worth_threads) {
-    const int threads = cpu_threads();
-    if (threads > 1) {
-      Region region{runtime(), chunks, function, context};
-      const int64_t team = chunks < threads ? chunks : threads;
-      region.openmp.parallel(run_share, &region, static_cast<unsigned>(team), 0);
-      return;
-    }
+  const int64_t threads = chunks >= worth_threads ? cpu_threads() : 1;
+  if (threads > 1) {
+    Region region{runtime(), chunks, std::min({chunks, threads, Region::most_threads}), function, context, {}};
+    for (int64_t share = 0; share < region.team; ++share) region.shares[share].next = region.first(share);
+    region.openmp.parallel(run_in_team, &region, static_cast<unsigned>(region.team), 0);
+    return;
   }
   for (int64_t chunk = 0; chunk < chunks; ++chunk) function(context, chunk);
 }

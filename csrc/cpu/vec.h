@@ -31,7 +31,6 @@ GFL_FN VecU float_bits(VecF x) { return (VecU)x; }
 GFL_FN VecF bits_float(VecU bits) { return (VecF)bits; }
 GFL_FN VecF absolute(VecF x) { return bits_float(float_bits(x) & 0x7fffffffu); }
 GFL_FN VecF truncated(VecF x) { return __builtin_convertvector(__builtin_convertvector(x, VecI), VecF); }
-GFL_FN VecF power_of_two(VecF shifted) { return bits_float((float_bits(shifted) + 127u) << 23); }
 
 GFL_FN VecF fused(VecF a, VecF b, VecF c) {
 #if defined(__AVX512F__)
@@ -44,6 +43,17 @@ GFL_FN VecF fused(VecF a, VecF b, VecF c) {
   return a * b + c;
 #endif
 }
+
+#if defined(__AVX512F__)
+// It has instructions for both.
+GFL_FN VecF nearest_exponent(VecF x, VecF& n) {
+  n = (VecF)_mm512_roundscale_ps((__m512)(x * 1.44269504f), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return n;
+}
+GFL_FN VecF times_power_of_two(VecF p, VecF n) { return (VecF)_mm512_scalef_ps((__m512)p, (__m512)n); }
+#else
+GFL_FN VecF times_power_of_two(VecF p, VecF shifted) { return p * bits_float((float_bits(shifted) + 127u) << 23); }
+#endif
 
 GFL_FN VecF split_exponent(VecF x, VecF& mantissa) {
   const VecU bits = float_bits(x);

@@ -49,12 +49,11 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>) integral_kernel(
     if (thread < tile.count) {
       const TileRow<C> x = tile.row(thread);
       T& result = op.result(tile.first + thread);
-      const C inverse_sum = reciprocal(softmax_in_place<C>(x, bins));
-      const C expectation = bins_expectation(x, bins, inverse_sum, op.values);
+      const Softmax<C> softmax = softmax_in_place<C>(x, bins, op.values);
       if (kGrad) {
-        expectation_gradient(x, bins, inverse_sum, op.values, expectation, widen(result));
+        expectation_gradient(x, bins, softmax, op.values, widen(result));
       } else {
-        result = narrow<T>(expectation);
+        result = narrow<T>(softmax.expectation);
       }
     }
     __syncthreads();  // the rows are finished, and free for the next tile once they are stored

@@ -43,12 +43,21 @@ GFL_FN T capped(T x) {
   return select(x > huge, huge, x);
 }
 
+// n = x log2(e), rounded, for e^x = 2^n e^(x - n ln2). What it returns is n for times_power_of_two alone: adding
+// 1.5 * 2^23 left it in the low bits of the mantissa, where a shift makes an exponent of it.
+template <class T>
+GFL_FN T nearest_exponent(T x, T& n) {
+  const T magic = constant<T>(12582912.0);
+  const T shifted = fused(x, constant<T>(1.4426950408889634), magic);
+  n = shifted - magic;
+  return shifted;
+}
+
 // e^x for x in [-infinity, 88]. Below -87.3 it is 0: what the true value would add to a loss is under 1e-37.
 template <class T>
 GFL_FN T exponential(T x) {
-  const T magic = constant<T>(12582912.0);  // 1.5 * 2^23, see power_of_two
-  const T shifted = fused(x, constant<T>(1.4426950408889634), magic);
-  const T n = shifted - magic;
+  T n;
+  const T exponent = nearest_exponent(x, n);
   T r = fused(n, constant<T>(-0.693359375), x);
   r = fused(n, constant<T>(2.12194440e-4), r);
   T p = constant<T>(0.0013836742142);
@@ -58,7 +67,7 @@ GFL_FN T exponential(T x) {
   p = fused(p, r, constant<T>(0.4999999105930));
   p = fused(p, r, constant<T>(1.0));
   p = fused(p, r, constant<T>(1.0));
-  return select(x < constant<T>(-87.3), T(), p * power_of_two(shifted));
+  return select(x < constant<T>(-87.3), T(), times_power_of_two(p, exponent));
 }
 
 #if defined(__CUDA_ARCH__)

@@ -92,8 +92,8 @@ GFL_FN float bits_float(uint32_t bits) {
   return x;
 }
 
-// 2^n, where n + 1.5 * 2^23 is given: adding that number left n in the low bits of the mantissa.
-GFL_FN float power_of_two(float shifted) { return bits_float((float_bits(shifted) + 127u) << 23); }
+// p 2^n; see nearest_exponent.
+GFL_FN float times_power_of_two(float p, float shifted) { return p * bits_float((float_bits(shifted) + 127u) << 23); }
 
 // x = mantissa * 2^n with mantissa in [sqrt(1/2), sqrt(2)), for a normal x > 0; returns n.
 GFL_FN float split_exponent(float x, float& mantissa) {

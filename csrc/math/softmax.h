@@ -13,11 +13,15 @@
 
 namespace gfl {
 
+// Two chains of maxima or sums: in one alone, every step would wait for the one before.
 template <class T, class Bins>
 GFL_FN T bins_maximum(const Bins& x, int bins) {
-  T most = x(0);
-  for (int k = 1; k < bins; ++k) most = larger(x(k), most);
-  return most;
+  T even = x(0), odd = x(1);
+  for (int k = 2; k + 1 < bins; k += 2) {
+    even = larger(x(k), even);
+    odd = larger(x(k + 1), odd);
+  }
+  return larger(bins % 2 ? larger(x(bins - 1), even) : even, odd);
 }
 
 template <class T>
@@ -25,18 +29,12 @@ GFL_FN T shifted_logit(T x, T most) {
   return select(x == most, T(), x - most);
 }
 
-// Leaves e_k in place of x_k and returns their sum.
-template <class T, class Bins>
-GFL_FN T softmax_in_place(const Bins& x, int bins) {
-  const T most = bins_maximum<T>(x, bins);
-  T sum = T();
-  for (int k = 0; k < bins; ++k) {
-    const T e = exponential(shifted_logit(x(k), most));
-    x(k) = e;
-    sum = sum + e;
-  }
-  return sum;
-}
+template <class T>
+struct Softmax {
+  T most;
+  T inverse_sum;
+  T expectation;
+};
 
 // E from the e_k; values(k) is a scalar.
 template <class T, class Bins, class Values>
@@ -46,12 +44,37 @@ GFL_FN T bins_expectation(const Bins& e, int bins, T inverse_sum, const Values& 
   return total * inverse_sum;
 }
 
+// Leaves e_k in place of x_k.
+template <class T, class Bins, class Values>
+GFL_FN Softmax<T> softmax_in_place(const Bins& x, int bins, const Values& values) {
+  const T most = bins_maximum<T>(x, bins);
+  T sum = T();
+  T total = T();
+  for (int k = 0; k < bins; ++k) {
+    const T e = exponential(shifted_logit(x(k), most));
+    x(k) = e;
+    sum = sum + e;
+    total = total + e * values(k);
+  }
+  const T inverse_sum = reciprocal(sum);
+  return {most, inverse_sum, total * inverse_sum};
+}
+
 // Leaves upstream * dE/dx_k in place of e_k.
 template <class T, class Bins, class Values>
-GFL_FN void expectation_gradient(const Bins& e, int bins, T inverse_sum, const Values& values, T expectation,
-                                 T upstream) {
-  const T factor = upstream * inverse_sum;
-  for (int k = 0; k < bins; ++k) e(k) = e(k) * (factor * (values(k) - expectation));
+GFL_FN void expectation_gradient(const Bins& e, int bins, const Softmax<T>& softmax, const Values& values, T upstream) {
+  const T factor = upstream * softmax.inverse_sum;
+  for (int k = 0; k < bins; ++k) e(k) = e(k) * (factor * (values(k) - softmax.expectation));
+}
+
+// The same in place of x_k, for whoever kept what the forward found.
+template <class T, class Bins, class Values>
+GFL_FN void expectation_gradient_of_logits(const Bins& x, int bins, const Softmax<T>& softmax, const Values& values,
+                                           T upstream) {
+  const T factor = upstream * softmax.inverse_sum;
+  for (int k = 0; k < bins; ++k) {
+    x(k) = exponential(shifted_logit(x(k), softmax.most)) * (factor * (values(k) - softmax.expectation));
+  }
 }
 
 }  // namespace gfl

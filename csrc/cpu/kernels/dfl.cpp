@@ -20,6 +20,14 @@ class Dfl {
   }
 
   void run() const {
+    with_constant_bins(bins_, [&](auto bins) { run_with<decltype(bins)::value>(); });
+  }
+
+ private:
+  using V = Vector<T>;
+
+  template <int kBins>
+  void run_with() const {
     double* partials = static_cast<double*>(op_.workspace);
     const bool summed = pass_ == Pass::kForward && op_.reduction.kind == GFL_REDUCE_SUM;
     const int64_t chunks = chunk_count(op_.rows, op_.bins);
@@ -28,20 +36,19 @@ class Dfl {
       const int64_t end = begin + chunk_rows(op_.bins) < op_.rows ? begin + chunk_rows(op_.bins) : op_.rows;
       double sum = 0;
       for (int64_t row = begin; row < end; row += kBlock) {
-        sum += run_block(row, static_cast<int>(end - row < kBlock ? end - row : kBlock));
+        sum += run_block<kBins>(row, static_cast<int>(end - row < kBlock ? end - row : kBlock));
       }
       if (summed) partials[chunk] = sum;
     });
     if (summed) write_sum<T>(partials, chunks, scale_, op_.loss);
   }
 
- private:
-  using V = Vector<T>;
-
+  template <int kBins>
   double run_block(int64_t row, int count) const {
+    const int bins = kBins > 0 ? kBins : bins_;
     BinsTile<T> tile;
     T target[kBlock], left[kBlock], right[kBlock], weight[kBlock], upstream[kBlock], loss[kBlock];
-    load_bins(op_.logits, 0, 0, row, count, bins_, tile.data);
+    load_bins(op_.logits, 0, 0, row, count, bins, tile.data);
     load_block(op_.target, row, 1, count, static_cast<T>(op_.first_bin), target);
     load_block(op_.weight, row, 1, count, T(1), weight);
     if (op_.left_weight) {
@@ -54,17 +61,17 @@ class Dfl {
     const V scale = V() + static_cast<T>(scale_);
     for (int i = 0; i < kBlock; i += Lanes<T>::width) {
       const TileColumn<T> column{tile.data + i};
-      DflTarget<V> near = op_.bin_values ? dfl_target(load(target + i), values_, bins_)
-                                         : dfl_target(load(target + i), V() + static_cast<T>(op_.first_bin), bins_);
+      DflTarget<V> near = op_.bin_values ? dfl_target(load(target + i), values_, bins)
+                                         : dfl_target(load(target + i), V() + static_cast<T>(op_.first_bin), bins);
       if (op_.left_weight) near = dfl_reweighted(near, load(left + i), load(right + i));
-      const DflRow<V> row_loss = dfl_forward<V>(column, bins_, near);
+      const DflRow<V> row_loss = dfl_forward<V>(column, bins, near);
       store(loss + i, row_loss.loss * load(weight + i));
       if (!op_.grad.data) continue;
       V factor = scale * load(weight + i);
       if (op_.grad_loss) factor = factor * load(upstream + i);
-      dfl_gradient(column, bins_, near, row_loss.inverse_sum, factor);
+      dfl_gradient(column, bins, near, row_loss.inverse_sum, factor);
     }
-    if (op_.grad.data) store_bins(tile.data, op_.grad, 0, 0, row, count, bins_);
+    if (op_.grad.data) store_bins(tile.data, op_.grad, 0, 0, row, count, bins);
     if (pass_ == Pass::kBackward) return 0;
 
     double sum = 0;

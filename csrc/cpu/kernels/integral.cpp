@@ -14,10 +14,41 @@ namespace {
 template <class T>
 class Integral {
  public:
-  Integral(const gfl_integral& op, Pass pass)
-      : op_(op), pass_(pass), bins_(static_cast<int>(op.bins)), values_(op.bin_values, 0.0, op.bins) {}
+  explicit Integral(const gfl_integral& op)
+      : op_(op), bins_(static_cast<int>(op.bins)), values_(op.bin_values, 0.0, op.bins) {}
 
-  void run() const {
+  void run(Pass pass) const {
+    with_constant_bins(bins_, [&](auto constant) {
+      constexpr int bins = decltype(constant)::value;
+      for_blocks([&](const Block& block) {
+        if (pass == Pass::kForward) {
+          forward<bins>(block);
+        } else {
+          backward<bins>(block);
+        }
+      });
+    });
+  }
+
+ private:
+  using V = Vector<T>;
+
+  struct Block {
+    int64_t batch;
+    int64_t side;
+    int64_t start;
+    int count;
+  };
+
+  // What the forward keeps of a block's distributions.
+  struct Kept {
+    T most[kBlock];
+    T inverse_sum[kBlock];
+    T expectation[kBlock];
+  };
+
+  template <class Body>
+  void for_blocks(const Body& body) const {
     const int64_t pieces = chunk_count(op_.length, op_.bins);
     parallel_chunks(op_.batch * op_.sides * pieces, [&](int64_t chunk) {
       const int64_t line = chunk / pieces;
@@ -25,42 +56,59 @@ class Integral {
       const int64_t end = begin + chunk_rows(op_.bins) < op_.length ? begin + chunk_rows(op_.bins) : op_.length;
       for (int64_t start = begin; start < end; start += kBlock) {
         const int count = static_cast<int>(end - start < kBlock ? end - start : kBlock);
-        run_block(line / op_.sides, line % op_.sides, start, count);
+        body(Block{line / op_.sides, line % op_.sides, start, count});
       }
     });
   }
 
- private:
-  using V = Vector<T>;
+  int64_t output_offset(const Block& block) const {
+    return block.batch * op_.output.batch_stride + block.side * op_.output.channel_stride +
+           block.start * op_.output.length_stride;
+  }
+  int64_t statistic_offset(const Block& block, int which) const {
+    return ((which * op_.batch + block.batch) * op_.sides + block.side) * op_.length + block.start;
+  }
 
-  void run_block(int64_t batch, int64_t side, int64_t start, int count) const {
+  template <int kBins>
+  void forward(const Block& block) const {
+    const int bins = kBins > 0 ? kBins : bins_;
     BinsTile<T> tile;
-    T value[kBlock] = {};  // forward: the expectation; backward: its incoming gradient
-    const int64_t at =
-        batch * op_.output.batch_stride + side * op_.output.channel_stride + start * op_.output.length_stride;
-    load_bins(op_.logits, batch, side, start, count, bins_, tile.data);
-    if (pass_ == Pass::kBackward) {
-      load_run(op_.output.data, op_.output.dtype, at, op_.output.length_stride, count, value);
-    }
+    Kept kept;
+    load_bins(op_.logits, block.batch, block.side, block.start, block.count, bins, tile.data);
     for (int i = 0; i < kBlock; i += Lanes<T>::width) {
-      const TileColumn<T> column{tile.data + i};
-      const V inverse_sum = reciprocal(softmax_in_place<V>(column, bins_));
-      const V expectation = bins_expectation(column, bins_, inverse_sum, values_);
-      if (pass_ == Pass::kForward) {
-        store(value + i, expectation);
-      } else {
-        expectation_gradient(column, bins_, inverse_sum, values_, expectation, load(value + i));
-      }
+      const Softmax<V> softmax = softmax_in_place<V>(TileColumn<T>{tile.data + i}, bins, values_);
+      store(kept.most + i, softmax.most);
+      store(kept.inverse_sum + i, softmax.inverse_sum);
+      store(kept.expectation + i, softmax.expectation);
     }
-    if (pass_ == Pass::kForward) {
-      store_run(value, count, op_.output.data, op_.output.dtype, at, op_.output.length_stride);
-    } else {
-      store_bins(tile.data, op_.grad, batch, side, start, count, bins_);
+    store_run(kept.expectation, block.count, op_.output.data, op_.output.dtype, output_offset(block),
+              op_.output.length_stride);
+    if (!op_.statistics) return;
+    const T* statistics[] = {kept.most, kept.inverse_sum, kept.expectation};
+    for (int which = 0; which < 3; ++which) {
+      store_run(statistics[which], block.count, op_.statistics, DtypeOf<T>::code, statistic_offset(block, which), 1);
     }
   }
 
+  template <int kBins>
+  void backward(const Block& block) const {
+    const int bins = kBins > 0 ? kBins : bins_;
+    BinsTile<T> tile;
+    Kept kept;
+    T upstream[kBlock] = {};
+    load_bins(op_.logits, block.batch, block.side, block.start, block.count, bins, tile.data);
+    load_run(op_.output.data, op_.output.dtype, output_offset(block), op_.output.length_stride, block.count, upstream);
+    load_block(op_.statistics, statistic_offset(block, 0), 1, block.count, T(), kept.most);
+    load_block(op_.statistics, statistic_offset(block, 1), 1, block.count, T(), kept.inverse_sum);
+    load_block(op_.statistics, statistic_offset(block, 2), 1, block.count, T(), kept.expectation);
+    for (int i = 0; i < kBlock; i += Lanes<T>::width) {
+      const Softmax<V> softmax{load(kept.most + i), load(kept.inverse_sum + i), load(kept.expectation + i)};
+      expectation_gradient_of_logits(TileColumn<T>{tile.data + i}, bins, softmax, values_, load(upstream + i));
+    }
+    store_bins(tile.data, op_.grad, block.batch, block.side, block.start, block.count, bins);
+  }
+
   const gfl_integral& op_;
-  const Pass pass_;
   const int bins_;
   const BinValues<T> values_;
 };
@@ -69,10 +117,13 @@ class Integral {
 
 int integral(const gfl_integral& op, Pass pass) {
   if (!is_float_dtype(op.logits.dtype)) return fail(GFL_ERROR_ARGUMENT, "unknown dtype %d of pred", op.logits.dtype);
+  if (pass == Pass::kBackward && !op.statistics && op.batch * op.sides * op.length > 0) {
+    return fail(GFL_ERROR_ARGUMENT, "the backward needs the forward's statistics");
+  }
   if (op.logits.dtype == GFL_FLOAT64) {
-    Integral<double>(op, pass).run();
+    Integral<double>(op).run(pass);
   } else {
-    Integral<float>(op, pass).run();
+    Integral<float>(op).run(pass);
   }
   return GFL_OK;
 }

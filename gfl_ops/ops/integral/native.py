@@ -47,40 +47,52 @@ def _output_like(pred: Tensor) -> Tensor:
     return torch.empty((batch, 4, height, width), dtype=pred.dtype, device=pred.device, memory_format=memory_format)
 
 
-def _forward(pred: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
+def _statistics_like(pred: Tensor, bins: int, kept: bool) -> Tensor:
+    """Maximum, 1 / sum and expectation of every distribution, which spare the backward on a CPU half of its work."""
+    rows = pred.numel() // bins if kept and pred.device.type == "cpu" else 0
+    return torch.empty((3, rows), dtype=_native.compute_dtype(pred), device=pred.device)
+
+
+def _forward(pred: Tensor, bin_values: Tensor | None, bins: int, keep: bool) -> tuple[Tensor, Tensor]:
     core, device = _native.core_for(pred)
     output = _output_like(pred)
+    statistics = _statistics_like(pred, bins, keep)
     pred = _readable(pred)
     batch, sides, length = _sizes(pred)
-    values = _native.address(bin_values)
-    core.integral(False, device, batch, sides, bins, length, _view(pred, sides), values, _view(output, sides), None)
-    return output
+    views = _view(pred, sides), _native.address(bin_values), _view(output, sides), None
+    core.integral(False, device, batch, sides, bins, length, *views, statistics.data_ptr())
+    return output, statistics
 
 
-def _backward_fake(grad_output: Tensor, pred: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
-    return torch.empty_like(_readable(pred))
+def _forward_fake(pred: Tensor, bin_values: Tensor | None, bins: int, keep: bool) -> tuple[Tensor, Tensor]:
+    return _output_like(pred), _statistics_like(pred, bins, keep)
 
 
-def _backward(grad_output: Tensor, pred: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
+def _backward(grad_output: Tensor, pred: Tensor, statistics: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
     core, device = _native.core_for(pred)
     pred = _readable(pred)
     grad = torch.empty_like(pred)
     batch, sides, length = _sizes(pred)
     if sides == 1 or (pred.ndim == 4 and not _map_is_flat(grad_output)):
         grad_output = grad_output.contiguous()
-    values = _native.address(bin_values)
-    views = _view(pred, sides), values, _view(grad_output, sides), _view(grad, sides)
-    core.integral(True, device, batch, sides, bins, length, *views)
+    views = _view(pred, sides), _native.address(bin_values), _view(grad_output, sides), _view(grad, sides)
+    core.integral(True, device, batch, sides, bins, length, *views, statistics.data_ptr())
     return grad
 
 
+def _backward_fake(
+    grad_output: Tensor, pred: Tensor, statistics: Tensor, bin_values: Tensor | None, bins: int
+) -> Tensor:
+    return torch.empty_like(_readable(pred))
+
+
 _forward_op = register(
-    "integral_forward(Tensor pred, Tensor? bin_values, SymInt bins) -> Tensor",
+    "integral_forward(Tensor pred, Tensor? bin_values, SymInt bins, bool keep) -> (Tensor, Tensor)",
     _forward,
-    lambda pred, bin_values, bins: _output_like(pred),
+    _forward_fake,
 )
 _backward_op = register(
-    "integral_backward(Tensor grad_output, Tensor pred, Tensor? bin_values, SymInt bins) -> Tensor",
+    "integral_backward(Tensor grad_output, Tensor pred, Tensor statistics, Tensor? bin_values, SymInt bins) -> Tensor",
     _backward,
     _backward_fake,
 )
@@ -90,13 +102,14 @@ class _Integral(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, pred: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
         ctx.bins = bins
-        ctx.save_for_backward(pred, bin_values)
-        return _forward_op(pred, bin_values, bins)
+        output, statistics = _forward_op(pred, bin_values, bins, True)
+        ctx.save_for_backward(pred, statistics, bin_values)
+        return output
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
-        pred, bin_values = ctx.saved_tensors
-        grad = _backward_op(grad_output, pred, bin_values, ctx.bins)
+        pred, statistics, bin_values = ctx.saved_tensors
+        grad = _backward_op(grad_output, pred, statistics, bin_values, ctx.bins)
         return (*_autograd.once("integral", grad), None, None)
 
 
@@ -107,5 +120,5 @@ def integral(pred: Tensor, bin_values: Tensor | None, num_bins: int, channel_dim
     if _autograd.wants_gradient(pred):
         output = _Integral.apply(flat, values, num_bins)
     else:
-        output = _forward_op(flat, values, num_bins)
+        output = _forward_op(flat, values, num_bins, False)[0]
     return output if flat is pred else output.reshape(*pred.shape[:-1], 4)
