@@ -198,7 +198,7 @@ def measure(row: Row, compile_too: bool, seconds: float) -> dict[str, Any]:
 
 
 def calls_per_sample(step: Callable[[int], None]) -> int:
-    """A sample lasts ten milliseconds at least: what a call pays for the caches that others left is then spread thin."""
+    """A sample lasts ten milliseconds at least, which spreads what its first call pays for cold caches."""
     begin = time.perf_counter()
     step(0)
     return max(1, min(1000, int(1e-2 / max(time.perf_counter() - begin, 1e-7))))
