@@ -339,10 +339,9 @@ gfl_postprocess postprocess_op(int64_t batch, int64_t classes, int64_t bins, int
 }
 
 void postprocess(gfl_device device, int64_t batch, int64_t classes, int64_t bins, int dtype, const py::tuple& levels,
-                 Address image_shapes, Address scale_factors, double score_threshold, int64_t nms_pre,
-                 double nms_threshold, int criterion, int64_t room, double min_size, Address boxes, Address scores,
-                 Address labels, Address counts, Address distributions, Address deviations, Address strides,
-                 Address workspace) {
+                 int64_t nms_pre, int64_t room, Address image_shapes, Address scale_factors, double score_threshold,
+                 double nms_threshold, int criterion, double min_size, Address boxes, Address scores, Address labels,
+                 Address counts, Address distributions, Address deviations, Address strides, Address workspace) {
   gfl_postprocess op = postprocess_op(batch, classes, bins, dtype, levels, nms_pre, room);
   op.image_shapes = pointer(image_shapes);
   op.scale_factors = pointer(scale_factors);

@@ -36,6 +36,7 @@ def postprocess(
     max_per_img=100,
     min_size=0,
     batched_nms=None,
+    sigmoid=torch.sigmoid,
 ):
     """A list of (boxes, scores, labels), one an image; every step a few whole-tensor ops over every cell."""
     results = []
@@ -47,7 +48,7 @@ def postprocess(
             logits = bbox_pred[image].permute(1, 2, 0).reshape(-1, bins)
             project = torch.arange(bins, dtype=logits.dtype, device=logits.device)
             distance = (logits.softmax(1) @ project).reshape(-1, 4) * stride
-            scores = cls_score[image].permute(1, 2, 0).reshape(-1, num_classes).sigmoid()
+            scores = sigmoid(cls_score[image].permute(1, 2, 0).reshape(-1, num_classes))
             valid = scores > score_thr
             index = valid.nonzero()
             scores, order = scores[valid].sort(descending=True, stable=True)
@@ -75,3 +76,9 @@ def postprocess(
 
 def nms_of_classes(boxes, scores, labels, threshold):
     return nms(boxes, scores, threshold, labels)
+
+
+def sigmoid_that_ties(logits):
+    """Equal logits have equal scores; torch's own may differ in the last bit by where in memory a logit stands."""
+    values, place = logits.unique(return_inverse=True)
+    return values.double().sigmoid().to(logits.dtype)[place]

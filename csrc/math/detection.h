@@ -1,7 +1,7 @@
 // From a head's logits to scored boxes.
 //
-//   score  s(x) = 1 / (1 + e^-x), in the compute type, every step rounded: s never falls where x rises, so a threshold on
-//          scores is one on logits but for the rounding, which `least_logit` leaves room for
+//   score  s(x) = 1 / (1 + e^-x), rounded to the compute type: s never falls where x rises, so a threshold on scores is
+//          one on logits but for the rounding, which `least_logit` leaves room for
 //   box    point (column, row) * stride; x1 = point - E_left * stride and so on, clipped to the image and then divided by
 //          the factor that the image was scaled with
 #pragma once
@@ -10,13 +10,9 @@
 
 namespace gfl {
 
-// On the host with the exponential of double, so that it is the correctly rounded one that others come closest to.
+// In double and rounded once: the same bits on every device and whatever stands beside it, so that equal logits tie.
 GFL_FN float score_of_logit(float x) {
-#if defined(__CUDA_ARCH__)
-  return 1.0f / (1.0f + expf(-x));
-#else
-  return 1.0f / (1.0f + static_cast<float>(::exp(-static_cast<double>(x))));
-#endif
+  return static_cast<float>(1.0 / (1.0 + ::exp(-static_cast<double>(x))));
 }
 GFL_FN double score_of_logit(double x) { return 1.0 / (1.0 + ::exp(-x)); }
 

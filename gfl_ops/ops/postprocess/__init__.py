@@ -90,6 +90,8 @@ def postprocess(
     _check.flag(_OP, "with_edges", with_edges)
     _check.choice(_OP, "criterion", criterion, tuple(CRITERIA))
 
+    if like.shape[0] == 0:
+        return Detections(*native.outputs(cls_scores, bbox_preds, max_per_img, with_edges))
     run = native.postprocess if runs_natively(_OP, like) else reference.postprocess
     return run(
         [x.detach() for x in cls_scores],
@@ -108,9 +110,9 @@ def postprocess(
 
 
 def _check_levels(cls_scores: Any, bbox_preds: Any, strides: Any) -> list[float]:
-    for name, levels in (("cls_scores", cls_scores), ("bbox_preds", bbox_preds)):
+    for name, levels in (("cls_scores", cls_scores), ("bbox_preds", bbox_preds), ("strides", strides)):
         if not isinstance(levels, (list, tuple)):
-            raise TypeError(f"{_OP}: {name} must be a list with a tensor for each level, got {type(levels).__name__}")
+            raise TypeError(f"{_OP}: {name} must be a list with one entry a level, got {type(levels).__name__}")
     if not 1 <= len(cls_scores) <= _MOST_LEVELS:
         raise ValueError(f"{_OP}: cls_scores must have 1 to {_MOST_LEVELS} levels, got {len(cls_scores)}")
     for name, levels in (("bbox_preds", bbox_preds), ("strides", strides)):

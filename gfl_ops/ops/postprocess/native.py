@@ -22,7 +22,7 @@ def _bins(bbox_preds: Sequence[Tensor]) -> int:
     return bbox_preds[0].shape[1] // 4
 
 
-def _outputs(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], room: int, with_edges: bool) -> list[Tensor]:
+def outputs(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], room: int, with_edges: bool) -> list[Tensor]:
     dtype = _compute_dtype([*cls_scores, *bbox_preds])
     batch, device = cls_scores[0].shape[0], cls_scores[0].device
     sizes: list[tuple[int, ...]] = [(batch, room, 4), (batch, room)]
@@ -59,44 +59,34 @@ def _postprocess(
     criterion: int,
 ) -> list[Tensor]:
     core, device = _native.core_for(cls_scores[0])
-    outputs = _outputs(cls_scores, bbox_preds, room, with_edges)
+    found = outputs(cls_scores, bbox_preds, room, with_edges)
     maps = [[x if _map_is_flat(x) else x.contiguous() for x in level] for level in (cls_scores, bbox_preds)]
     levels = tuple(
         (_view(scores), _view(edges), scores.shape[2], scores.shape[3], stride)
         for scores, edges, stride in zip(*maps, strides, strict=True)
     )
-    batch, classes = cls_scores[0].shape[:2]
-    dtype = _native.dtype_code(outputs[0])
-    sizes = (batch, classes, _bins(bbox_preds), dtype, levels, nms_pre, room)
-    workspace = torch.empty(
-        core.postprocess_workspace_bytes(device, *sizes), dtype=torch.uint8, device=cls_scores[0].device
-    )
-    batch, classes, bins, dtype, levels, nms_pre, room = sizes
+    sizes = (*cls_scores[0].shape[:2], _bins(bbox_preds), _native.dtype_code(found[0]), levels, nms_pre, room)
+    size = core.postprocess_workspace_bytes(device, *sizes)
+    workspace = torch.empty(size, dtype=torch.uint8, device=cls_scores[0].device)
     core.postprocess(
         device,
-        batch,
-        classes,
-        bins,
-        dtype,
-        levels,
+        *sizes,
         image_shapes.data_ptr(),
         _native.address(scale_factors),
         score_thr,
-        nms_pre,
         iou_thr,
         criterion,
-        room,
         min_size,
-        *(x.data_ptr() for x in outputs[:4]),
-        *([x.data_ptr() for x in outputs[4:]] or [0, 0, 0]),
+        *(x.data_ptr() for x in found[:4]),
+        *([x.data_ptr() for x in found[4:]] or [0, 0, 0]),
         workspace.data_ptr(),
     )
-    return outputs
+    return found
 
 
 def _postprocess_fake(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], *options: Any) -> list[Tensor]:
     *_, room, _, with_edges, _ = options
-    return _outputs(cls_scores, bbox_preds, room, with_edges)
+    return outputs(cls_scores, bbox_preds, room, with_edges)
 
 
 _postprocess_op = register(

@@ -48,7 +48,7 @@ def postprocess(
     with_edges: bool,
     criterion: str,
 ) -> Detections:
-    images = []
+    images: list[list[Tensor]] = []
     for image in range(len(image_shapes)):
         levels = []
         for cls_score, bbox_pred, stride in zip(cls_scores, bbox_preds, strides, strict=True):
@@ -67,14 +67,15 @@ def _best(
     cls_score: Tensor, bbox_pred: Tensor, score_thr: float, nms_pre: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Scores, labels, cells and edge distributions of the best (cell, class) pairs above the threshold."""
-    scores = widen(cls_score).permute(1, 2, 0).sigmoid()  # cell after cell, the classes of a cell together
+    logits = widen(cls_score).permute(1, 2, 0)  # cell after cell, the classes of a cell together
+    # In double and rounded once: torch's float32 sigmoid may differ by where in memory a logit stands, and break a tie.
+    scores = logits.double().sigmoid().to(logits.dtype)
     num_classes = scores.shape[-1]
     above = (scores.flatten() > score_thr).nonzero().squeeze(1)
     order = scores.flatten()[above].argsort(descending=True, stable=True)[:nms_pre]
     index = above[order]
     cell = index // max(num_classes, 1)
-    logits = widen(bbox_pred).flatten(1).T[cell]
-    edges = softmax(logits.unflatten(1, (4, -1)))
+    edges = softmax(widen(bbox_pred).flatten(1).T[cell].unflatten(1, (4, -1)))
     return scores.flatten()[index], index - cell * num_classes, cell, edges
 
 
@@ -95,7 +96,7 @@ def _with_deviation(edges: Tensor, edge_strides: Tensor) -> tuple[Tensor, Tensor
 
 
 def _padded(images: list[list[Tensor]], size: int, with_edges: bool) -> Detections:
-    counts = torch.tensor([len(image[0]) for image in images], device=images[0][0].device if images else None)
+    counts = torch.tensor([len(image[0]) for image in images], device=images[0][0].device)
 
     def pad(parts: Sequence[Tensor]) -> Tensor:
         filler = 0.0 if parts[0].is_floating_point() else -1
