@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import timing
 import torch
 from torch import Tensor
 
@@ -177,37 +175,7 @@ def measure(row: Row, compile_too: bool, seconds: float) -> dict[str, Any]:
     for step in steps.values():  # twice through the rotation: until then the allocator still asks for fresh pages
         for i in range(max(3, 2 * len(inputs))):
             step(i)
-    repeats = {column: calls_per_sample(step) for column, step in steps.items()}
-    samples: dict[str, list[float]] = {column: [] for column in steps}
-    turn = 0
-    start = time.perf_counter()
-    while turn < 7 or (time.perf_counter() - start < seconds and turn < 60):
-        for place, (column, step) in enumerate(steps.items()):
-            begin = time.perf_counter()
-            for i in range(repeats[column]):
-                step(turn * len(steps) + place + i)
-            samples[column].append((time.perf_counter() - begin) / repeats[column] * 1e3)
-        turn += 1
-    return {
-        "op": row.op,
-        "size": row.size,
-        "turns": turn,
-        "ms": {column: statistics.median(values) for column, values in samples.items()},
-        "spread": {column: spread(values) for column, values in samples.items()},
-    }
-
-
-def calls_per_sample(step: Callable[[int], None]) -> int:
-    """A sample lasts ten milliseconds at least, which spreads what its first call pays for cold caches."""
-    begin = time.perf_counter()
-    step(0)
-    return max(1, min(1000, int(1e-2 / max(time.perf_counter() - begin, 1e-7))))
-
-
-def spread(values: list[float]) -> float:
-    """Half the distance between the quartiles, relative to the median."""
-    low, middle, high = statistics.quantiles(values, n=4)
-    return (high - low) / 2 / middle
+    return {"op": row.op, "size": row.size, **timing.summary(*timing.in_turns(steps, seconds))}
 
 
 def ratio(result: dict[str, Any], column: str) -> float | None:
@@ -245,26 +213,6 @@ def line(result: dict[str, Any], target: Target | None) -> str:
     )
 
 
-def machine() -> dict[str, Any]:
-    return {
-        "gfl_ops": gfl_ops.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "processor": processor(),
-        "threads": torch.get_num_threads(),
-        "instruction_set": _native.cpu_isa(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((text.split(":")[1].strip() for text in lines if text.startswith("model name")), platform.processor())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="leave out the torch.compile column")
@@ -278,7 +226,7 @@ def main() -> None:
     if not rows:
         parser.error(f"no such op; there are {', '.join(sorted({row.op for row in table()}))}")
 
-    facts = machine()
+    facts = timing.machine()
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     print(HEADER)
     results = []

@@ -125,6 +125,21 @@ struct type_caster<gfl_levels> {
   }
 };
 
+// A level of a head: (scores, edges, height, width, stride)
+template <>
+struct type_caster<gfl_head_level> {
+  PYBIND11_TYPE_CASTER(gfl_head_level, const_name("tuple[bins, bins, int, int, float]"));
+  bool load(handle source, bool convert) {
+    if (!tuple_of(source, 5)) return false;
+    type_caster<gfl_bins> scores, edges;
+    if (!scores.load(PyTuple_GET_ITEM(source.ptr(), 0), convert)) return false;
+    if (!edges.load(PyTuple_GET_ITEM(source.ptr(), 1), convert)) return false;
+    value = {static_cast<gfl_bins&>(scores), static_cast<gfl_bins&>(edges), static_cast<int32_t>(integer(source, 2)),
+             static_cast<int32_t>(integer(source, 3)), real(source, 4)};
+    return true;
+  }
+};
+
 }  // namespace detail
 }  // namespace pybind11
 
@@ -276,6 +291,81 @@ int64_t atss_workspace_bytes(gfl_device device, int64_t batch, int64_t gts, int 
   return gfl_atss_workspace_bytes(&device, &op);
 }
 
+gfl_nms nms_op(int64_t count, int dtype, Address boxes, Address scores, Address classes, Address order,
+               double threshold, int criterion, int64_t room, Address keep, Address kept, Address workspace) {
+  return {count,
+          dtype,
+          pointer(boxes),
+          pointer(scores),
+          static_cast<const int64_t*>(pointer(classes)),
+          static_cast<const int64_t*>(pointer(order)),
+          threshold,
+          criterion,
+          room,
+          static_cast<int64_t*>(pointer(keep)),
+          static_cast<int64_t*>(pointer(kept)),
+          pointer(workspace)};
+}
+
+void nms(gfl_device device, int64_t count, int dtype, Address boxes, Address scores, Address classes, Address order,
+         double threshold, int criterion, int64_t room, Address keep, Address kept, Address workspace) {
+  call(gfl_nms_run, device,
+       nms_op(count, dtype, boxes, scores, classes, order, threshold, criterion, room, keep, kept, workspace));
+}
+
+int64_t nms_workspace_bytes(gfl_device device, int64_t count, int dtype, bool has_classes) {
+  static const int64_t some_class = 0;
+  gfl_nms op{};
+  op.count = count;
+  op.dtype = dtype;
+  op.classes = has_classes ? &some_class : nullptr;
+  return gfl_nms_workspace_bytes(&device, &op);
+}
+
+// Shapes, levels and options as both functions below take them; outputs and the rest are filled in by the caller.
+gfl_postprocess postprocess_op(int64_t batch, int64_t classes, int64_t bins, int dtype, const py::tuple& levels,
+                               int64_t nms_pre, int64_t room) {
+  gfl_postprocess op{};
+  if (levels.size() > GFL_MAX_LEVELS) throw py::value_error("too many levels");
+  op.batch = batch;
+  op.classes = classes;
+  op.bins = bins;
+  op.num_levels = static_cast<int32_t>(levels.size());
+  for (int i = 0; i < op.num_levels; ++i) op.levels[i] = py::cast<gfl_head_level>(levels[i]);
+  op.dtype = dtype;
+  op.nms_pre = nms_pre;
+  op.room = room;
+  return op;
+}
+
+void postprocess(gfl_device device, int64_t batch, int64_t classes, int64_t bins, int dtype, const py::tuple& levels,
+                 int64_t nms_pre, int64_t room, Address image_shapes, Address scale_factors, double score_threshold,
+                 double nms_threshold, int criterion, double min_size, Address boxes, Address scores, Address labels,
+                 Address counts, Address distributions, Address deviations, Address strides, Address workspace) {
+  gfl_postprocess op = postprocess_op(batch, classes, bins, dtype, levels, nms_pre, room);
+  op.image_shapes = pointer(image_shapes);
+  op.scale_factors = pointer(scale_factors);
+  op.score_threshold = score_threshold;
+  op.nms_threshold = nms_threshold;
+  op.criterion = criterion;
+  op.min_size = min_size;
+  op.boxes = pointer(boxes);
+  op.scores = pointer(scores);
+  op.labels = static_cast<int64_t*>(pointer(labels));
+  op.counts = static_cast<int64_t*>(pointer(counts));
+  op.distributions = pointer(distributions);
+  op.deviations = pointer(deviations);
+  op.strides = pointer(strides);
+  op.workspace = pointer(workspace);
+  call(gfl_postprocess_run, device, op);
+}
+
+int64_t postprocess_workspace_bytes(gfl_device device, int64_t batch, int64_t classes, int64_t bins, int dtype,
+                                    const py::tuple& levels, int64_t nms_pre, int64_t room) {
+  const gfl_postprocess op = postprocess_op(batch, classes, bins, dtype, levels, nms_pre, room);
+  return gfl_postprocess_workspace_bytes(&device, &op);
+}
+
 void scale_gradient(gfl_device device, Address data, int dtype, int64_t size, Address factor) {
   int status;
   {
@@ -310,6 +400,10 @@ PYBIND11_MODULE(GFL_MODULE, module) {
   module.def("generalized_focal", &generalized_focal);
   module.def("atss_assign", &atss_assign);
   module.def("atss_workspace_bytes", &atss_workspace_bytes);
+  module.def("nms", &nms);
+  module.def("nms_workspace_bytes", &nms_workspace_bytes);
+  module.def("postprocess", &postprocess);
+  module.def("postprocess_workspace_bytes", &postprocess_workspace_bytes);
   module.def("scale_gradient", &scale_gradient);
   module.def("workspace_bytes", &workspace_bytes);
   module.def("has_cuda", [] { return gfl_has_cuda() != 0; });

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "cpu/atss.h"
+#include "cpu/detection.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
 #include "cpu/reduce.h"
@@ -163,6 +164,27 @@ int gfl_atss_assign(const gfl_device* device, const gfl_atss* op) {
 int64_t gfl_atss_workspace_bytes(const gfl_device* device, const gfl_atss* op) {
   (void)device;
   return gfl::cpu_atss_workspace_bytes(*op);
+}
+
+int gfl_nms_run(const gfl_device* device, const gfl_nms* op) {
+  if (device->kind == GFL_CPU) return gfl::cpu_nms(gfl::cpu(), *op);
+  return gfl::no_such_device(*device);
+}
+
+int64_t gfl_nms_workspace_bytes(const gfl_device* device, const gfl_nms* op) {
+  (void)device;
+  return gfl::cpu_nms_workspace_bytes(*op);
+}
+
+int gfl_postprocess_run(const gfl_device* device, const gfl_postprocess* op) {
+  if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
+  if (device->kind == GFL_CPU) return gfl::cpu_postprocess(gfl::cpu(), *op);
+  return gfl::no_such_device(*device);
+}
+
+int64_t gfl_postprocess_workspace_bytes(const gfl_device* device, const gfl_postprocess* op) {
+  (void)device;
+  return gfl::cpu_postprocess_workspace_bytes(*op);
 }
 
 int gfl_scale_gradient(const gfl_device* device, void* data, int32_t dtype, int64_t size, const void* factor) {

@@ -263,6 +263,70 @@ typedef struct gfl_atss {
 GFL_API int gfl_atss_assign(const gfl_device* device, const gfl_atss* op);
 GFL_API int64_t gfl_atss_workspace_bytes(const gfl_device* device, const gfl_atss* op);
 
+/* ---- detections ------------------------------------------------------------------------------- */
+
+/* What must exceed the threshold for a box to suppress another. A pair of which either box has no area, is inverted or
+ * reaches to infinity has no overlap. */
+typedef enum gfl_nms_criterion {
+  GFL_NMS_IOU = 0,
+  GFL_NMS_DIOU = 1 /* IoU minus the squared distance of the centres over the squared diagonal of the enclosure */
+} gfl_nms_criterion;
+
+typedef struct gfl_nms {
+  int64_t count;
+  int32_t dtype;          /* of boxes and scores: float32 or float64 */
+  const void* boxes;      /* (count, 4) contiguous, xyxy */
+  const void* scores;     /* (count,) contiguous; a box whose score is NaN is dropped */
+  const int64_t* classes; /* (count,) contiguous; boxes of different classes do not meet. NULL: one class */
+  const int64_t* order;   /* CUDA: the boxes by descending score, stable, NaN anywhere. The CPU sorts for itself */
+  double threshold;       /* at least 0 */
+  int32_t criterion;
+  int64_t room;  /* of keep: the search ends when it is full */
+  int64_t* keep; /* (room,) the boxes that stay, by descending score; -1 behind them */
+  int64_t* kept; /* (1,) how many those are */
+  void* workspace;
+} gfl_nms;
+
+GFL_API int gfl_nms_run(const gfl_device* device, const gfl_nms* op);
+GFL_API int64_t gfl_nms_workspace_bytes(const gfl_device* device, const gfl_nms* op);
+
+/* One level of a dense head, as the head left it. */
+typedef struct gfl_head_level {
+  gfl_bins scores; /* (batch, classes, height * width) logits: channel = class, length_stride between cells */
+  gfl_bins edges;  /* (batch, 4 * bins, height * width) logits: channel = side * bins + bin */
+  int32_t height;
+  int32_t width;
+  double stride; /* pixels per cell and per bin */
+} gfl_head_level;
+
+typedef struct gfl_postprocess {
+  int64_t batch;
+  int64_t classes;
+  int64_t bins;
+  int32_t num_levels;
+  gfl_head_level levels[GFL_MAX_LEVELS]; /* all scores of one dtype, all edges of one */
+  int32_t dtype;                         /* the compute type: float64 where any level is float64, else float32 */
+  const void* image_shapes;              /* (batch, 2) height, width: what boxes are clipped to; compute type */
+  const void* scale_factors;             /* (batch, 2) x, y: what boxes are divided by; compute type, or NULL */
+  double score_threshold;
+  int64_t nms_pre; /* candidates that a level may have */
+  double nms_threshold;
+  int32_t criterion;   /* gfl_nms_criterion */
+  int64_t room;        /* detections that an image may have */
+  double min_size;     /* width and height of a box must exceed it */
+  void* boxes;         /* (batch, room, 4), compute type as all outputs but labels and counts; 0 behind the last */
+  void* scores;        /* (batch, room) */
+  int64_t* labels;     /* (batch, room), -1 behind the last */
+  int64_t* counts;     /* (batch,) */
+  void* distributions; /* (batch, room, 4, bins), or NULL and the next two with it */
+  void* deviations;    /* (batch, room, 4), in bins */
+  void* strides;       /* (batch, room) of the level that a detection comes from */
+  void* workspace;
+} gfl_postprocess;
+
+GFL_API int gfl_postprocess_run(const gfl_device* device, const gfl_postprocess* op);
+GFL_API int64_t gfl_postprocess_workspace_bytes(const gfl_device* device, const gfl_postprocess* op);
+
 /* ---- the paper's unified form, element by element ---------------------------------------------- */
 
 /* A flat input of `size` values: stride 1, or stride 0 for one value shared by all. */

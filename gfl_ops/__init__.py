@@ -15,17 +15,21 @@ from .nn import (
 )
 from .ops.atss import atss_assign
 from .ops.box_distribution import BoxDistributionLoss, distribution_box_loss
+from .ops.decode import decode_boxes
 from .ops.dfl import distribution_focal_loss
 from .ops.focal import sigmoid_focal_loss
 from .ops.generalized import generalized_focal_loss
 from .ops.integral import integral
 from .ops.iou import box_iou, ciou_loss, diou_loss, giou_loss, iou_loss
+from .ops.nms import batched_nms, nms, nms_padded
+from .ops.postprocess import Detections, postprocess
 from .ops.qfl import quality_focal_loss
 
 __all__ = [
     "BoxDistributionLoss",
     "CIoULoss",
     "DIoULoss",
+    "Detections",
     "DistributionFocalLoss",
     "GIoULoss",
     "Integral",
@@ -34,8 +38,10 @@ __all__ = [
     "SigmoidFocalLoss",
     "__version__",
     "atss_assign",
+    "batched_nms",
     "box_iou",
     "ciou_loss",
+    "decode_boxes",
     "diou_loss",
     "distribution_box_loss",
     "distribution_focal_loss",
@@ -43,7 +49,10 @@ __all__ = [
     "giou_loss",
     "integral",
     "iou_loss",
+    "nms",
+    "nms_padded",
     "nn",
+    "postprocess",
     "quality_focal_loss",
     "sigmoid_focal_loss",
     "use_backend",

@@ -43,8 +43,12 @@ def detached(op: str, name: str, value: Tensor) -> None:
 
 
 def same_device(op: str, name: str, value: Tensor, pred: Tensor) -> None:
-    if value.device != pred.device:
-        raise ValueError(f"{op}: {name} must be on {pred.device} like pred, got {value.device}")
+    on_device_of(op, name, value, "pred", pred)
+
+
+def on_device_of(op: str, name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    if value.device != other.device:
+        raise ValueError(f"{op}: {name} must be on {other.device} like {other_name}, got {value.device}")
 
 
 def labels(op: str, name: str, value: Any, pred: Tensor, expected: tuple[int, ...], words: str) -> None:
@@ -67,6 +71,13 @@ def number(op: str, name: str, value: Any, least: float, most: float = float("in
     if not least <= value <= most or value == float("inf"):
         limits = f"at least {least:g}" if most == float("inf") else f"in [{least:g}, {most:g}]"
         raise ValueError(f"{op}: {name} must be {limits} and finite, got {value}")
+
+
+def whole(op: str, name: str, value: Any, least: int) -> None:
+    if not isinstance(value, (int, torch.SymInt)) or isinstance(value, bool):
+        raise TypeError(f"{op}: {name} must be a whole number, got {value!r}")
+    if not least <= value < 2**31:
+        raise ValueError(f"{op}: {name} must be at least {least} and below 2^31, got {value}")
 
 
 def flag(op: str, name: str, value: Any) -> None:

@@ -24,8 +24,11 @@ OPS = (
     "generalized_focal_loss",
     "distribution_box_loss",
     "atss_assign",
+    "nms",
+    "postprocess",
+    "decode_boxes",
 )
-_CPU_ONLY = ("atss_assign",)  # of the native kernels
+_CPU_ONLY = ("atss_assign", "nms", "postprocess")  # of the native kernels
 
 
 def _checked(name: str, origin: str) -> str:

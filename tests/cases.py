@@ -595,6 +595,43 @@ row(
     large=True,
 )
 
+
+def _decode(*shape, bins=17, per_row=False, layout=contiguous, std=2.0):
+    """Rows (..., 4 * bins), or maps where the shape is (batch, height, width)."""
+    is_map = len(shape) == 3
+
+    def build(make: Maker) -> dict[str, Any]:
+        size = (shape[0], 4 * bins, *shape[1:]) if is_map else (*shape, 4 * bins)
+        inputs = {
+            "edge_logits": make.cast(make._randn(*size) * std, layout),
+            "anchor_points": make.cast(make._rand(*shape[1 if is_map else 0 :], 2) * 100, like_pred=False),
+        }
+        if per_row:
+            inputs["stride"] = make.cast(2.0 ** (3 + make._rand(*shape) * 4).floor(), like_pred=False)
+        return inputs
+
+    return build
+
+
+for name_, build_, options_ in (
+    ("empty", _decode(0), {"stride": 8.0}),
+    ("one", _decode(1), {"stride": 8.0}),
+    ("7x17", _decode(7), {"stride": 8.0}),
+    ("no-rows", _decode(), {"stride": 8}),
+    ("two-dim", _decode(3, 5), {"stride": 16}),
+    ("per-row-stride", _decode(9, per_row=True), {}),
+    ("clipped", _decode(33), {"stride": 8.0, "max_shape": (60, 90.5)}),
+    ("bins2", _decode(9, bins=2), {"stride": 8.0}),
+    ("bins33", _decode(9, bins=33), {"stride": 8.0}),
+    ("transposed", _decode(9, layout=transposed), {"stride": 8.0}),
+    ("strided_rows", _decode(9, layout=strided_rows), {"stride": 8.0}),
+    ("map", _decode(2, 3, 5), {"stride": 32.0}),
+    ("map-clipped", _decode(2, 3, 5), {"stride": 32.0, "max_shape": (60, 90)}),
+    ("map-channels-last", _decode(2, 3, 5, layout=channels_last), {"stride": 32.0, "max_shape": (60, 90)}),
+    ("map-empty", _decode(2, 0, 5), {"stride": 8.0}),
+):
+    row("decode_boxes", name_, build_, differentiable=EDGES, **options_)
+
 OPS = sorted({case.op for case in CASES})
 BY_ID = {case.id: case for case in CASES}
 if len(BY_ID) != len(CASES):

@@ -237,3 +237,21 @@ def distribution_box_loss(
         (boxes * stride).detach(),
         box_iou(boxes.detach(), target, aligned=True),
     )
+
+
+def decode_boxes(edge_logits, anchor_points, stride, max_shape=None):
+    """Rows and maps alike with the channels last, and back."""
+    is_map = edge_logits.dim() == 4
+    logits = edge_logits.permute(0, 2, 3, 1) if is_map else edge_logits
+    distance = integral(logits, num_bins=logits.shape[-1] // 4, channel_dim=-1)
+    if is_map:
+        anchor_points = anchor_points.reshape(*logits.shape[1:3], 2)
+    if isinstance(stride, torch.Tensor):
+        stride = stride[..., None]
+    distance = distance * stride
+    boxes = torch.cat([anchor_points - distance[..., :2], anchor_points + distance[..., 2:]], -1)
+    if max_shape is not None:
+        height, width = torch.as_tensor(max_shape).to(boxes).unbind(-1)
+        most = torch.stack([width, height, width, height], -1)
+        boxes = boxes.clamp(min=0).minimum(most[:, None, None] if most.dim() > 1 else most)
+    return boxes.permute(0, 3, 1, 2) if is_map else boxes

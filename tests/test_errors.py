@@ -44,6 +44,11 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
         "anchor_points": torch.rand(N, 2),
         "target_boxes": torch.rand(N, 4),
     },
+    "decode_boxes": lambda: {
+        "edge_logits": torch.randn(N, 4 * BINS),
+        "anchor_points": torch.rand(N, 2),
+        "stride": 8.0,
+    },
 }
 
 
@@ -291,8 +296,47 @@ bad("distribution_box_loss", ValueError, r"target_margin must be .* got -0.1", t
 bad("distribution_box_loss", ValueError, r"target_margin must be .* got 9", target_margin=9)
 bad("distribution_box_loss", ValueError, r"eps must be .* got -1", eps=-1.0)
 
+MAPS = {"edge_logits": tensor(2, 4 * BINS, 3, 5), "anchor_points": tensor(15, 2)}
+bad(
+    "decode_boxes",
+    TypeError,
+    r"edge_logits must be float32, .* got int64",
+    edge_logits=tensor(N, 32, dtype=torch.int64),
+)
+bad(
+    "decode_boxes", ValueError, r"edge_logits must be \(\.\.\., 4 \* bins\) .* got \(6, 30\)", edge_logits=tensor(N, 30)
+)
+bad("decode_boxes", ValueError, r"bins \(the channels .* must be 2 to 256, got 1", edge_logits=tensor(N, 4))
+bad(
+    "decode_boxes",
+    ValueError,
+    r"anchor_points must be \(\.\.\., 2\) = \(6, 2\), got \(5, 2\)",
+    anchor_points=tensor(5, 2),
+)
+bad("decode_boxes", ValueError, r"anchor_points must be .* got \(6, 4\)", anchor_points=tensor(N, 4))
+bad(
+    "decode_boxes",
+    ValueError,
+    r"anchor_points must be \(H, W, 2\) = \(3, 5, 2\) .* got \(6, 2\)",
+    edge_logits=MAPS["edge_logits"],
+)
+bad("decode_boxes", ValueError, r"stride must be .* got 0", stride=0)
+bad("decode_boxes", TypeError, r"stride must be .* got str", stride="8")
+bad("decode_boxes", ValueError, r"stride must be a number or \(\.\.\.\) = \(6,\), got \(5,\)", stride=tensor(5))
+bad("decode_boxes", ValueError, r"stride must be .* one value for maps, got \(2,\)", stride=tensor(2), **MAPS)
+bad("decode_boxes", ValueError, r"max_shape must be \(height, width\), got 8", max_shape=8)
+bad("decode_boxes", ValueError, r"max_shape must be .* got -1", max_shape=(8, -1))
+bad("decode_boxes", ValueError, r"max_shape must be \(2,\), got \(2, 2\)", max_shape=tensor(2, 2))
+bad(
+    "decode_boxes",
+    ValueError,
+    r"max_shape must be \(2,\) or \(B, 2\) = \(2, 2\), got \(3, 2\)",
+    max_shape=tensor(3, 2),
+    **MAPS,
+)
+
 # What every loss shares.
-LOSSES = [op for op in GOOD if op not in ("integral", "box_iou")]
+LOSSES = [op for op in GOOD if op not in ("integral", "box_iou", "decode_boxes")]
 for op_ in LOSSES:
     bad(op_, ValueError, r"reduction must be one of 'none', 'mean', 'sum', got 'average'", reduction="average")
     bad(op_, ValueError, r"reduction must be one of .* got None", reduction=None)
@@ -343,6 +387,7 @@ def test_every_op_is_in_the_table() -> None:
         ("generalized_focal_loss", "p_right"),
         ("generalized_focal_loss", "y"),
         ("distribution_box_loss", "anchor_points"),
+        ("decode_boxes", "anchor_points"),
     ],
 )
 def test_tensor_on_another_device(op: str, name: str) -> None:
@@ -367,7 +412,8 @@ def test_second_derivative_raises(case: Case, backend) -> None:
     outputs = as_tuple(getattr(gfl_ops, case.op)(**inputs, **case.kwargs))
     total = sum(x.sum() for x in outputs if x.requires_grad)
     grads = torch.autograd.grad(total, leaves, create_graph=True)
-    op = "iou_loss" if case.op in ("giou_loss", "diou_loss", "ciou_loss") else case.op
+    made_of = {"giou_loss": "iou_loss", "diou_loss": "iou_loss", "ciou_loss": "iou_loss", "decode_boxes": "integral"}
+    op = made_of.get(case.op, case.op)
     with pytest.raises(RuntimeError, match=f"{op}: a second derivative"):
         sum(grad.square().sum() for grad in grads).backward()
 

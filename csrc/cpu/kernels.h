@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../gfl.h"
+#include "greedy.h"
 
 namespace gfl {
 
@@ -16,6 +17,20 @@ struct CpuKernels {
   int (*box_distribution)(const gfl_box_distribution_loss&, Pass);
   int (*generalized_focal)(const gfl_generalized_focal&, Pass);
   int (*scale_gradient)(void* data, int32_t dtype, int64_t size, const void* factor);
+  // The number of boxes that stay; of logits that were found.
+  int64_t (*greedy_nms)(const GreedyNms<float>&);
+  int64_t (*greedy_nms_double)(const GreedyNms<double>&);
+  int (*scan_logits)(const LogitScan<float>&);
+  int (*scan_logits_double)(const LogitScan<double>&);
+  void (*expect_edges)(EdgeBlock<float>&);
+  void (*expect_edges_double)(EdgeBlock<double>&);
+
+  int64_t nms(const GreedyNms<float>& op) const { return greedy_nms(op); }
+  int64_t nms(const GreedyNms<double>& op) const { return greedy_nms_double(op); }
+  int scan(const LogitScan<float>& op) const { return scan_logits(op); }
+  int scan(const LogitScan<double>& op) const { return scan_logits_double(op); }
+  void expect(EdgeBlock<float>& op) const { expect_edges(op); }
+  void expect(EdgeBlock<double>& op) const { expect_edges_double(op); }
 };
 
 extern const CpuKernels kernels_baseline;

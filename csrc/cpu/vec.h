@@ -25,6 +25,7 @@ typedef float VecF __attribute__((vector_size(GFL_VECTOR_BYTES)));
 typedef int32_t VecI __attribute__((vector_size(GFL_VECTOR_BYTES)));
 typedef uint32_t VecU __attribute__((vector_size(GFL_VECTOR_BYTES)));
 typedef float VecFUnaligned __attribute__((vector_size(GFL_VECTOR_BYTES), aligned(4), may_alias));
+typedef int32_t VecIUnaligned __attribute__((vector_size(GFL_VECTOR_BYTES), aligned(4), may_alias));
 
 GFL_FN VecF select(VecI mask, VecF yes, VecF no) { return mask ? yes : no; }
 GFL_FN VecU float_bits(VecF x) { return (VecU)x; }
@@ -117,6 +118,35 @@ GFL_FN VecF load_strided_lanes(const float* in, int64_t stride) {
   return x;
 #endif
 }
+
+// Masks: -1 in the lanes where a comparison of vectors holds, a bool for scalars.
+GFL_FN uint32_t lane_bits(VecI mask) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask((__m512i)mask);
+#elif defined(__AVX2__)
+  return static_cast<uint32_t>(_mm256_movemask_ps((__m256)mask));
+#elif defined(__SSE2__)
+  return static_cast<uint32_t>(_mm_movemask_ps((__m128)mask));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < Lanes<float>::width; ++i) bits |= static_cast<uint32_t>(mask[i] != 0) << i;
+  return bits;
+#endif
+}
+GFL_FN bool any_lane(VecI mask) { return lane_bits(mask) != 0; }
+GFL_FN bool any_lane(bool mask) { return mask; }
+
+// The last argument says which kind of mask is wanted.
+GFL_FN VecI lanes_below(int count, VecF) {
+  VecI lane;
+  for (int i = 0; i < Lanes<float>::width; ++i) lane[i] = i;
+  return lane < count;
+}
+GFL_FN bool lanes_below(int count, double) { return count > 0; }
+GFL_FN VecI equal_lanes(const int32_t* values, int32_t value, VecF) {
+  return *reinterpret_cast<const VecIUnaligned*>(values) == value;
+}
+GFL_FN bool equal_lanes(const int32_t* values, int32_t value, double) { return *values == value; }
 
 // Lanes are added one after the other, in double: the order never depends on threads.
 GFL_FN double lane_sum(VecF x) {

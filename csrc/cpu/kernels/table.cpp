@@ -13,6 +13,12 @@ int box_iou(const gfl_box_iou& op);
 int box_distribution(const gfl_box_distribution_loss& op, Pass pass);
 int generalized_focal(const gfl_generalized_focal& op, Pass pass);
 int scale_gradient(void* data, int32_t dtype, int64_t size, const void* factor);
+int64_t greedy_nms(const GreedyNms<float>& op);
+int64_t greedy_nms_double(const GreedyNms<double>& op);
+int scan_logits(const LogitScan<float>& op);
+int scan_logits_double(const LogitScan<double>& op);
+void expect_edges(EdgeBlock<float>& op);
+void expect_edges_double(EdgeBlock<double>& op);
 
 }  // namespace GFL_ISA
 
@@ -21,6 +27,9 @@ const CpuKernels GFL_JOIN(kernels_, GFL_ISA) = {
     GFL_ISA::integral,          GFL_ISA::iou_loss,
     GFL_ISA::box_iou,           GFL_ISA::box_distribution,
     GFL_ISA::generalized_focal, GFL_ISA::scale_gradient,
+    GFL_ISA::greedy_nms,        GFL_ISA::greedy_nms_double,
+    GFL_ISA::scan_logits,       GFL_ISA::scan_logits_double,
+    GFL_ISA::expect_edges,      GFL_ISA::expect_edges_double,
 };
 
 }  // namespace gfl
