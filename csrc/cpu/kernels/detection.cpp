@@ -87,10 +87,9 @@ void expect(EdgeBlock<T>& op) {
     T inverse_sums[kBlock];
     gather_side(op, side, tile.data);
     for (int i = 0; i < kBlock; i += Lanes<T>::width) {
-      const TileColumn<T> column{tile.data + i};
-      const V inverse_sum = reciprocal(softmax_in_place<V>(column, op.bins));
-      store(inverse_sums + i, inverse_sum);
-      store(op.expectation[side] + i, bins_expectation(column, op.bins, inverse_sum, values));
+      const Softmax<V> softmax = softmax_in_place<V>(TileColumn<T>{tile.data + i}, op.bins, values);
+      store(inverse_sums + i, softmax.inverse_sum);
+      store(op.expectation[side] + i, softmax.expectation);
     }
     if (op.distributions[0]) write_distributions(op, side, tile.data, inverse_sums);
   }
