@@ -18,6 +18,7 @@ from .ops.box_distribution import BoxDistributionLoss, distribution_box_loss
 from .ops.dfl import distribution_focal_loss
 from .ops.focal import sigmoid_focal_loss
 from .ops.generalized import generalized_focal_loss
+from .ops.gfl import PaddedTargets, gfl_loss
 from .ops.integral import integral
 from .ops.iou import box_iou, ciou_loss, diou_loss, giou_loss, iou_loss
 from .ops.qfl import quality_focal_loss
@@ -30,6 +31,7 @@ __all__ = [
     "GIoULoss",
     "Integral",
     "IoULoss",
+    "PaddedTargets",
     "QualityFocalLoss",
     "SigmoidFocalLoss",
     "__version__",
@@ -40,6 +42,7 @@ __all__ = [
     "distribution_box_loss",
     "distribution_focal_loss",
     "generalized_focal_loss",
+    "gfl_loss",
     "giou_loss",
     "integral",
     "iou_loss",

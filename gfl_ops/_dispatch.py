@@ -24,8 +24,9 @@ OPS = (
     "generalized_focal_loss",
     "distribution_box_loss",
     "atss_assign",
+    "gfl_loss",
 )
-_CPU_ONLY = ("atss_assign",)  # of the native kernels
+_CPU_ONLY = ("atss_assign", "gfl_loss")  # of the native kernels
 
 
 def _checked(name: str, origin: str) -> str:
