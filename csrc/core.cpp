@@ -7,6 +7,7 @@
 #include "cpu/atss.h"
 #include "cpu/detection.h"
 #include "cpu/kernels.h"
+#include "cpu/maps.h"
 #include "cpu/parallel.h"
 #include "cpu/reduce.h"
 #include "error.h"
@@ -185,6 +186,40 @@ int gfl_postprocess_run(const gfl_device* device, const gfl_postprocess* op) {
 int64_t gfl_postprocess_workspace_bytes(const gfl_device* device, const gfl_postprocess* op) {
   (void)device;
   return gfl::cpu_postprocess_workspace_bytes(*op);
+}
+
+int gfl_dense_loss_forward(const gfl_device* device, const gfl_dense_loss* op) {
+  GFL_DISPATCH(device, dense_loss(*op, Pass::kForward), dense_loss_forward(*device, *op));
+}
+
+int gfl_dense_loss_backward(const gfl_device* device, const gfl_dense_loss* op) {
+  GFL_DISPATCH(device, dense_loss(*op, Pass::kBackward), dense_loss_backward(*device, *op));
+}
+
+int gfl_positive_weights_forward(const gfl_device* device, const gfl_positive_weights* op) {
+  GFL_DISPATCH(device, positive_weights(*op), positive_weights(*device, *op));
+}
+
+int gfl_positive_boxes_forward(const gfl_device* device, const gfl_positive_boxes* op) {
+  if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
+  GFL_DISPATCH(device, positive_boxes(*op, Pass::kForward), positive_boxes_forward(*device, *op));
+}
+
+int gfl_positive_boxes_backward(const gfl_device* device, const gfl_positive_boxes* op) {
+  if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
+  GFL_DISPATCH(device, positive_boxes(*op, Pass::kBackward), positive_boxes_backward(*device, *op));
+}
+
+int gfl_box_losses_forward(const gfl_device* device, const gfl_box_losses* op) {
+  GFL_DISPATCH(device, box_losses(*op), box_losses(*device, *op));
+}
+
+int64_t gfl_maps_workspace_bytes(const gfl_device* device, const gfl_levels* levels, int64_t batch, int64_t channels) {
+#if defined(GFL_WITH_CUDA)
+  if (device->kind == GFL_CUDA) return gfl::cuda::maps_workspace_bytes(*levels, batch, channels);
+#endif
+  (void)device;
+  return gfl::maps_workspace_bytes(*levels, batch, channels);
 }
 
 int gfl_scale_gradient(const gfl_device* device, void* data, int32_t dtype, int64_t size, const void* factor) {

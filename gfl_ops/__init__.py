@@ -19,6 +19,7 @@ from .ops.decode import decode_boxes
 from .ops.dfl import distribution_focal_loss
 from .ops.focal import sigmoid_focal_loss
 from .ops.generalized import generalized_focal_loss
+from .ops.gfl import PaddedTargets, gfl_loss
 from .ops.integral import integral
 from .ops.iou import box_iou, ciou_loss, diou_loss, giou_loss, iou_loss
 from .ops.nms import batched_nms, nms, nms_padded
@@ -34,6 +35,7 @@ __all__ = [
     "GIoULoss",
     "Integral",
     "IoULoss",
+    "PaddedTargets",
     "QualityFocalLoss",
     "SigmoidFocalLoss",
     "__version__",
@@ -46,6 +48,7 @@ __all__ = [
     "distribution_box_loss",
     "distribution_focal_loss",
     "generalized_focal_loss",
+    "gfl_loss",
     "giou_loss",
     "integral",
     "iou_loss",

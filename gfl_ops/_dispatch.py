@@ -27,8 +27,9 @@ OPS = (
     "nms",
     "postprocess",
     "decode_boxes",
+    "gfl_loss",
 )
-_CPU_ONLY = ("atss_assign", "nms", "postprocess")  # of the native kernels
+_CPU_ONLY = ("atss_assign", "nms", "postprocess", "gfl_loss")  # of the native kernels
 
 
 def _checked(name: str, origin: str) -> str:
