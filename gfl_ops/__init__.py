@@ -7,6 +7,7 @@ from .nn import (
     CIoULoss,
     DIoULoss,
     DistributionFocalLoss,
+    GFLLoss,
     GIoULoss,
     Integral,
     IoULoss,
@@ -21,6 +22,7 @@ from .ops.generalized import generalized_focal_loss
 from .ops.gfl import PaddedTargets, gfl_loss
 from .ops.integral import integral
 from .ops.iou import box_iou, ciou_loss, diou_loss, giou_loss, iou_loss
+from .ops.multilevel import multilevel_sigmoid_focal_loss
 from .ops.qfl import quality_focal_loss
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "CIoULoss",
     "DIoULoss",
     "DistributionFocalLoss",
+    "GFLLoss",
     "GIoULoss",
     "Integral",
     "IoULoss",
@@ -46,6 +49,7 @@ __all__ = [
     "giou_loss",
     "integral",
     "iou_loss",
+    "multilevel_sigmoid_focal_loss",
     "nn",
     "quality_focal_loss",
     "sigmoid_focal_loss",

@@ -25,8 +25,9 @@ OPS = (
     "distribution_box_loss",
     "atss_assign",
     "gfl_loss",
+    "multilevel_sigmoid_focal_loss",
 )
-_CPU_ONLY = ("atss_assign", "gfl_loss")  # of the native kernels
+_CPU_ONLY = ("atss_assign", "gfl_loss", "multilevel_sigmoid_focal_loss")  # of the native kernels
 
 
 def _checked(name: str, origin: str) -> str:
