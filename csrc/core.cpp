@@ -96,6 +96,11 @@ using gfl::Pass;
   return gfl::no_such_device(*(device))
 #endif
 
+// Ops without CUDA kernels; the package runs the reference there.
+#define GFL_CPU_ONLY(device, cpu_call)                       \
+  if ((device)->kind == GFL_CPU) return gfl::cpu().cpu_call; \
+  return gfl::no_such_device(*(device))
+
 extern "C" {
 
 int gfl_class_loss_forward(const gfl_device* device, const gfl_class_loss* op) {
@@ -189,35 +194,32 @@ int64_t gfl_postprocess_workspace_bytes(const gfl_device* device, const gfl_post
 }
 
 int gfl_dense_loss_forward(const gfl_device* device, const gfl_dense_loss* op) {
-  GFL_DISPATCH(device, dense_loss(*op, Pass::kForward), dense_loss_forward(*device, *op));
+  GFL_CPU_ONLY(device, dense_loss(*op, Pass::kForward));
 }
 
 int gfl_dense_loss_backward(const gfl_device* device, const gfl_dense_loss* op) {
-  GFL_DISPATCH(device, dense_loss(*op, Pass::kBackward), dense_loss_backward(*device, *op));
+  GFL_CPU_ONLY(device, dense_loss(*op, Pass::kBackward));
 }
 
 int gfl_positive_weights_forward(const gfl_device* device, const gfl_positive_weights* op) {
-  GFL_DISPATCH(device, positive_weights(*op), positive_weights(*device, *op));
+  GFL_CPU_ONLY(device, positive_weights(*op));
 }
 
 int gfl_positive_boxes_forward(const gfl_device* device, const gfl_positive_boxes* op) {
   if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
-  GFL_DISPATCH(device, positive_boxes(*op, Pass::kForward), positive_boxes_forward(*device, *op));
+  GFL_CPU_ONLY(device, positive_boxes(*op, Pass::kForward));
 }
 
 int gfl_positive_boxes_backward(const gfl_device* device, const gfl_positive_boxes* op) {
   if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
-  GFL_DISPATCH(device, positive_boxes(*op, Pass::kBackward), positive_boxes_backward(*device, *op));
+  GFL_CPU_ONLY(device, positive_boxes(*op, Pass::kBackward));
 }
 
 int gfl_box_losses_forward(const gfl_device* device, const gfl_box_losses* op) {
-  GFL_DISPATCH(device, box_losses(*op), box_losses(*device, *op));
+  GFL_CPU_ONLY(device, box_losses(*op));
 }
 
 int64_t gfl_maps_workspace_bytes(const gfl_device* device, const gfl_levels* levels, int64_t batch, int64_t channels) {
-#if defined(GFL_WITH_CUDA)
-  if (device->kind == GFL_CUDA) return gfl::cuda::maps_workspace_bytes(*levels, batch, channels);
-#endif
   (void)device;
   return gfl::maps_workspace_bytes(*levels, batch, channels);
 }

@@ -369,8 +369,8 @@ typedef struct gfl_dense_loss {
 GFL_API int gfl_dense_loss_forward(const gfl_device* device, const gfl_dense_loss* op);
 GFL_API int gfl_dense_loss_backward(const gfl_device* device, const gfl_dense_loss* op);
 
-/* Positives: the anchors whose gt (of gfl_atss) is not negative. Anchor-shaped arrays are (batch, anchors) and hold
- * values at positives only. */
+/* Positives: the anchors whose gt (of gfl_atss) is not negative. Anchor-shaped arrays are (batch, anchors), 0
+ * where there is no positive. */
 typedef struct gfl_positive_weights {
   int64_t batch;
   int64_t classes;

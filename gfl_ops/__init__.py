@@ -7,6 +7,7 @@ from .nn import (
     CIoULoss,
     DIoULoss,
     DistributionFocalLoss,
+    GFLLoss,
     GIoULoss,
     Integral,
     IoULoss,
@@ -22,6 +23,7 @@ from .ops.generalized import generalized_focal_loss
 from .ops.gfl import PaddedTargets, gfl_loss
 from .ops.integral import integral
 from .ops.iou import box_iou, ciou_loss, diou_loss, giou_loss, iou_loss
+from .ops.multilevel import multilevel_sigmoid_focal_loss
 from .ops.nms import batched_nms, nms, nms_padded
 from .ops.postprocess import Detections, postprocess
 from .ops.qfl import quality_focal_loss
@@ -32,6 +34,7 @@ __all__ = [
     "DIoULoss",
     "Detections",
     "DistributionFocalLoss",
+    "GFLLoss",
     "GIoULoss",
     "Integral",
     "IoULoss",
@@ -52,6 +55,7 @@ __all__ = [
     "giou_loss",
     "integral",
     "iou_loss",
+    "multilevel_sigmoid_focal_loss",
     "nms",
     "nms_padded",
     "nn",

@@ -28,8 +28,9 @@ OPS = (
     "postprocess",
     "decode_boxes",
     "gfl_loss",
+    "multilevel_sigmoid_focal_loss",
 )
-_CPU_ONLY = ("atss_assign", "nms", "postprocess", "gfl_loss")  # of the native kernels
+_CPU_ONLY = ("atss_assign", "nms", "postprocess", "gfl_loss", "multilevel_sigmoid_focal_loss")  # of the native kernels
 
 
 def _checked(name: str, origin: str) -> str:

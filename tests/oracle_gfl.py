@@ -27,10 +27,13 @@ def gfl_loss(
     center_offset=0.0,
     mean_over_ranks=lambda x: x,
 ):
-    """targets: a list of {"boxes", "labels"}; valid_shapes: (B, 2). Returns the three losses, summed over the levels."""
+    """targets: a list of {"boxes", "labels"}; valid_shapes: (B, 2). Returns three losses, summed over the levels."""
     classes = cls_scores[0].shape[1]
     like = bbox_preds[0]
-    grid = [anchors_of_level(x.shape[2:], s, anchor_scale, center_offset, like) for x, s in zip(cls_scores, strides)]
+    grid = [
+        anchors_of_level(x.shape[2:], stride, anchor_scale, center_offset, like)
+        for x, stride in zip(cls_scores, strides, strict=True)
+    ]
     sizes = [len(anchors) for anchors in grid]
     labels, weights, boxes, num_pos = [], [], [], 0
     for image, target in enumerate(targets):
@@ -63,10 +66,10 @@ def gfl_loss(
                 iou_kind,
             )
         )
-    loss_cls, loss_bbox, loss_dfl, weight_sums = (sum(x) for x in zip(*losses))
+    loss_cls, loss_bbox, loss_dfl, weight_sums = (sum(x) for x in zip(*losses, strict=True))
     divisor = mean_over_ranks(weight_sums).clamp(min=1).item()
     parts = (loss_cls, loss_bbox / divisor, loss_dfl / divisor)
-    return tuple(weight * loss for weight, loss in zip(loss_weights, parts))
+    return tuple(weight * loss for weight, loss in zip(loss_weights, parts, strict=True))
 
 
 def loss_of_level(anchors, cls_score, bbox_pred, labels, weights, boxes, stride, avg_factor, beta, iou_kind):
@@ -112,7 +115,7 @@ def anchors_of_level(shape, stride, scale, offset, like):
 def valid_cells(maps, strides, shape):
     """For each level, (H * W,) of bool: the cells that begin inside the valid part of the image."""
     flags = []
-    for x, stride in zip(maps, strides):
+    for x, stride in zip(maps, strides, strict=True):
         height, width = x.shape[2:]
         flag = torch.zeros(height, width, dtype=torch.bool, device=x.device)
         rows = height if shape is None else min(height, math.ceil(float(shape[0]) / stride))
@@ -124,7 +127,7 @@ def valid_cells(maps, strides, shape):
 
 def assign(grid, valid, gt_boxes, topk):
     """(A,) the gt of each anchor, -1 for none: ATSS on the valid anchors of all levels."""
-    anchors = torch.cat([level[inside] for level, inside in zip(grid, valid)])
+    anchors = torch.cat([level[inside] for level, inside in zip(grid, valid, strict=True)])
     counts = [int(inside.sum()) for inside in valid]
     inside = torch.cat(valid)
     assigned = torch.full((len(inside),), -1, device=inside.device)

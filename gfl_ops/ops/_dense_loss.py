@@ -18,16 +18,10 @@ _ARGUMENTS = (
 )
 Layout = tuple[torch.Size, tuple[int, ...]]
 
-_ALIGNMENT = 64  # elements: every level's gradient starts on a boundary that wide stores want
-
-
-def _padded(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
-
 
 def _new_gradient(preds: Sequence[Tensor]) -> Tensor:
     """The gradients of all levels in one tensor, so that one launch scales them."""
-    return preds[0].new_empty(sum(_padded(pred.numel()) for pred in preds))
+    return preds[0].new_empty(sum(pred.numel() for pred in preds))
 
 
 def _layouts(preds: Sequence[Tensor]) -> list[Layout]:
@@ -39,7 +33,7 @@ def _of_levels(grad: Tensor, layouts: Sequence[Layout]) -> list[Tensor]:
     parts, start = [], 0
     for shape, stride in layouts:
         parts.append(grad.as_strided(shape, stride, start))
-        start += _padded(shape.numel())
+        start += shape.numel()
     return parts
 
 

@@ -17,7 +17,7 @@ namespace {
 class Positives {
  public:
   Positives(const gfl_levels& levels, int64_t batch, const int32_t* gts, void* workspace)
-      : anchors_(levels), index_(static_cast<int64_t*>(workspace)) {
+      : anchors_(levels), all_(batch * anchors_.all()), index_(static_cast<int64_t*>(workspace)) {
     for (int64_t image = 0, i = 0; image < batch; ++image) {
       const int64_t before = count_;
       for (const int64_t end = i + anchors_.all(); i < end; ++i) {
@@ -26,9 +26,10 @@ class Positives {
       }
       at_least_one_each_ += count_ > before ? count_ - before : 1;
     }
-    partials_ = reinterpret_cast<double*>(index_ + batch * anchors_.all() + 1);
+    partials_ = reinterpret_cast<double*>(index_ + all_ + 1);
   }
 
+  int64_t anchors() const { return all_; }
   int64_t count() const { return count_; }
   int64_t at_least_one_each() const { return at_least_one_each_; }
 
@@ -68,6 +69,7 @@ class Positives {
 
  private:
   const AnchorLevels anchors_;
+  const int64_t all_;
   int64_t* index_;
   double* partials_;
   int64_t count_ = 0;
@@ -113,6 +115,7 @@ struct BlockView {
 template <class T, class S>
 void positive_weights_of(const gfl_positive_weights& op) {
   const Positives positives(op.levels, op.batch, op.gts, op.workspace);
+  std::memset(op.weights, 0, static_cast<size_t>(positives.anchors()) * sizeof(T));
   double total[1];
   positives.for_each_block(total, [&](const Place* places, int count, double* sum) {
     constexpr int64_t kChannels = 64;
@@ -141,12 +144,10 @@ template <class T, class S>
 class PositiveBoxes {
  public:
   explicit PositiveBoxes(const gfl_positive_boxes& op)
-      : op_(op),
-        bins_(static_cast<int>(op.bins)),
-        anchors_(AnchorLevels(op.levels).all()),
-        positives_(op.levels, op.batch, op.gts, op.workspace) {}
+      : op_(op), bins_(static_cast<int>(op.bins)), positives_(op.levels, op.batch, op.gts, op.workspace) {}
 
   void forward() const {
+    std::memset(op_.quality, 0, static_cast<size_t>(positives_.anchors()) * sizeof(T));
     double totals[kPositiveSums];
     positives_.for_each_block(totals, [&](const Place* places, int count, double* sums) {
       BoxBlock<T> block;
@@ -221,7 +222,6 @@ class PositiveBoxes {
 
   const gfl_positive_boxes& op_;
   const int bins_;
-  const int64_t anchors_;
   const Positives positives_;
 };
 

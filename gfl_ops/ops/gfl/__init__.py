@@ -18,7 +18,6 @@ from .types import Options, PaddedTargets
 __all__ = ["PaddedTargets", "gfl_loss"]
 
 _OP = "gfl_loss"
-_MOST_LEVELS = 8
 
 
 def gfl_loss(
@@ -103,27 +102,25 @@ def gfl_loss(
 
 def _check_maps(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], strides: Sequence[float]) -> None:
     for name, maps in (("cls_scores", cls_scores), ("bbox_preds", bbox_preds)):
-        if not isinstance(maps, (list, tuple)) or not 1 <= len(maps) <= _MOST_LEVELS:
-            what = f"{len(maps)}" if isinstance(maps, (list, tuple)) else type(maps).__name__
-            raise ValueError(f"{_OP}: {name} must be a list of 1 to {_MOST_LEVELS} levels, got {what}")
+        _check.levels(_OP, name, maps)
         if len(maps) != len(strides):
             raise ValueError(f"{_OP}: {name} must have a level for each stride = {len(strides)}, got {len(maps)}")
-    first, channels = cls_scores[0], bbox_preds[0].shape[1:2] if isinstance(bbox_preds[0], Tensor) else ()
+        for i, x in enumerate(maps):
+            _check.floating(_OP, f"{name}[{i}]", x)
+            if x.ndim != 4:
+                raise ValueError(f"{_OP}: {name}[{i}] must be (B, channels, H, W), got {tuple(x.shape)}")
+    first = cls_scores[0]
+    batch, classes = first.shape[:2]
+    channels = bbox_preds[0].shape[1]
     for i, (scores, edges) in enumerate(zip(cls_scores, bbox_preds, strict=True)):
-        _check.floating(_OP, f"cls_scores[{i}]", scores)
-        _check.floating(_OP, f"bbox_preds[{i}]", edges)
-        if scores.ndim != 4:
-            raise ValueError(f"{_OP}: cls_scores[{i}] must be (B, C, H, W), got {tuple(scores.shape)}")
-        _check.shape(_OP, f"cls_scores[{i}]", scores, (*first.shape[:2], *scores.shape[2:]), "(B, C, H, W)")
-        expected = (*first.shape[:1], *channels, *scores.shape[2:])
-        _check.shape(_OP, f"bbox_preds[{i}]", edges, expected, "(B, 4 * bins, H, W)")
-        for name, x in ((f"cls_scores[{i}]", scores), (f"bbox_preds[{i}]", edges)):
-            _check.same_device(_OP, name, x, first)
-            if x.dtype != first.dtype:
-                raise TypeError(f"{_OP}: {name} must be {first.dtype} as all maps, got {x.dtype}")
-    if channels[0] % 4:
-        raise ValueError(f"{_OP}: bbox_preds must have 4 * bins channels, got {channels[0]}")
-    _check.num_bins(_OP, "the number of bins, a fourth of bbox_preds' channels,", channels[0] // 4)
+        size = scores.shape[2:]
+        _check.map_like(_OP, f"cls_scores[{i}]", scores, first, (batch, classes, *size), "(B, C, H, W)")
+        _check.map_like(_OP, f"bbox_preds[{i}]", edges, first, (batch, channels, *size), "(B, 4 * bins, H, W)")
+    if classes < 1:
+        raise ValueError(f"{_OP}: cls_scores must have at least one class, got {tuple(first.shape)}")
+    if channels % 4:
+        raise ValueError(f"{_OP}: bbox_preds must have 4 * bins channels, got {channels}")
+    _check.num_bins(_OP, "the number of bins, a fourth of bbox_preds' channels,", channels // 4)
     for stride in strides:
         _check.number(_OP, "strides", stride, math.ulp(0.0))
     _check_pyramid([x.shape[2:] for x in cls_scores], strides)
@@ -141,9 +138,10 @@ def _check_pyramid(shapes: Sequence[Sequence[int]], strides: Sequence[float]) ->
 
 def _checked_options(options: Options, bins: int) -> Options:
     _check.number(_OP, "beta", options.beta, 0)
-    if len(options.loss_weights) != 3:
-        raise ValueError(f"{_OP}: loss_weights must be three numbers, got {options.loss_weights}")
-    for weight in options.loss_weights:
+    weights = options.loss_weights
+    if len(weights) != 3:
+        raise ValueError(f"{_OP}: loss_weights must be three numbers, got {weights}")
+    for weight in weights:
         _check.number(_OP, "loss_weights", weight, -math.inf)
     _check.number(_OP, "topk", options.topk, 1, 32)
     _check.choice(_OP, "iou_kind", options.iou_kind, tuple(KINDS))
@@ -153,7 +151,7 @@ def _checked_options(options: Options, bins: int) -> Options:
     _check.number(_OP, "center_offset", options.center_offset, -1e6, 1e6)
     return options._replace(
         beta=float(options.beta),
-        loss_weights=tuple(float(weight) for weight in options.loss_weights),
+        loss_weights=(float(weights[0]), float(weights[1]), float(weights[2])),
         topk=int(options.topk),
         eps=float(options.eps),
         target_margin=float(options.target_margin),

@@ -269,13 +269,9 @@ def gfl_loss(
     # The sum of the positives is a mean by 1, that of their sides' mean one by 4; each has its eps.
     scales = (bbox_weight / (1 + FLOAT32_EPS), dfl_weight * 4 / (4 + FLOAT32_EPS))
     if _autograd.wants_gradient(*bbox_preds):
-        box_losses = _BoxLosses.apply(
-            sums, normalisers, num_pos, scales, gts, weights, boxes, box_options, *bbox_preds
-        )
+        box_losses = _BoxLosses.apply(sums, normalisers, num_pos, scales, gts, weights, boxes, box_options, *bbox_preds)
     else:
         box_losses = _box_losses_op(sums, normalisers, num_pos, *scales)
     loss_bbox, loss_dfl, mean_quality = box_losses
-    loss_cls = dense_loss(
-        _OP, cls_scores, labels, quality, normalisers, cls_weight, QUALITY_FOCAL, options.beta
-    )
+    loss_cls = dense_loss(_OP, cls_scores, labels, quality, normalisers, cls_weight, QUALITY_FOCAL, options.beta)
     return Losses(loss_cls, loss_bbox, loss_dfl, num_pos, normalisers[0], mean_quality)

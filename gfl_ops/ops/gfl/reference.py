@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..._reduce import FLOAT32_EPS
-from .._formulas import widen
 from ..atss.reference import OUTSIDE, anchor_grid, atss_assign
 from ..box_distribution.reference import distribution_box_loss
+from ..multilevel.reference import side_by_side
 from ..qfl.reference import quality_focal_loss
 from .types import Losses, Options, PaddedTargets
 
@@ -27,9 +27,10 @@ def gfl_loss(
     options: Options,
     start_mean: Callable[[Tensor], Callable[[], Tensor]],
 ) -> Losses:
-    logits, edges = _side_by_side(cls_scores), _side_by_side(bbox_preds)  # (B, A, C), (B, A, 4 * bins)
-    batch, anchors, classes = logits.shape
-    gt = _assign([tuple(x.shape[2:]) for x in cls_scores], targets, valid_shapes, classes, options)
+    logits, edges = side_by_side(cls_scores), side_by_side(bbox_preds)  # (B, A, C), (B, A, 4 * bins)
+    batch, _anchors, classes = logits.shape
+    level_shapes = [(x.shape[2], x.shape[3]) for x in cls_scores]
+    gt = _assign(level_shapes, targets, valid_shapes, classes, options)
     positive = gt >= 0
     weight = torch.where(positive, logits.detach().sigmoid().amax(2), 0.0)
     num_pos = positive.sum(1)
@@ -37,7 +38,7 @@ def gfl_loss(
     avg_factor, total_weight = start_mean(normalisers)().unbind()
 
     boxes, labels = _of_assigned(gt, targets)
-    points, strides = anchor_grid(boxes, [x.shape[2:] for x in cls_scores], options.strides, options.center_offset)
+    points, strides = anchor_grid(boxes, level_shapes, options.strides, options.center_offset)
     box = distribution_box_loss(
         torch.where(positive[..., None], edges, 0.0).flatten(0, 1),
         points.repeat(batch, 1),
@@ -64,11 +65,6 @@ def gfl_loss(
         avg_factor,
         quality.sum() / num_pos.sum().clamp(min=1),
     )
-
-
-def _side_by_side(maps: Sequence[Tensor]) -> Tensor:
-    """(B, C, H, W) of each level as one (B, A, C)."""
-    return torch.cat([widen(x).flatten(2).mT for x in maps], 1)
 
 
 def _assign(

@@ -55,7 +55,7 @@ def _checked_list(op: str, targets: Sequence[Any], scores: Tensor) -> Sequence[M
 
 def _padded(targets: Sequence[Mapping[str, Tensor]], scores: Tensor) -> PaddedTargets:
     """Padding is known by its label; how many there are of each stays with the shapes, and off the device."""
-    batch, most = len(targets), max((len(target["labels"]) for target in targets), default=0)
+    batch, most = len(targets), max([0, *(len(target["labels"]) for target in targets)])
     double = any(target["boxes"].dtype == torch.float64 for target in targets)
     boxes = scores.new_zeros(batch, most, 4, dtype=torch.float64 if double else torch.float32)
     labels = torch.full((batch, most), -1, device=scores.device)
