@@ -1,6 +1,6 @@
 """Fused losses and box operations for dense detectors of the Generalized Focal Loss family."""
 
-from . import nn
+from . import detector, nn
 from ._dispatch import use_backend
 from ._version import __version__
 from .nn import (
@@ -47,6 +47,7 @@ __all__ = [
     "box_iou",
     "ciou_loss",
     "decode_boxes",
+    "detector",
     "diou_loss",
     "distribution_box_loss",
     "distribution_focal_loss",

@@ -1,0 +1,30 @@
+"""What the losses of heads without a fused loss of their own share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed
+from torch.nn.utils.rnn import pad_sequence
+
+Target = dict[str, Tensor]
+
+OUTSIDE = -2  # atss_assign's mark of an anchor in the batch's padding
+
+
+def padded(targets: list[Target]) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (B, G, 4) and labels (B, G) padded to one G >= 1, and the counts (B,)."""
+    device = targets[0]["boxes"].device
+    boxes = pad_sequence([target["boxes"].float() for target in targets], batch_first=True)
+    labels = pad_sequence([target["labels"].long() for target in targets], batch_first=True)
+    counts = torch.tensor([len(target["boxes"]) for target in targets]).to(device, non_blocking=True)
+    if boxes.shape[1] == 0:  # gather needs a row to point at
+        boxes, labels = boxes.new_zeros(len(targets), 1, 4), labels.new_zeros(len(targets), 1)
+    return boxes, labels, counts
+
+
+def mean_over_ranks(totals: Tensor) -> Tensor:
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return totals
+    totals = totals / distributed.get_world_size()
+    distributed.all_reduce(totals)
+    return totals

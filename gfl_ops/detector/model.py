@@ -1,0 +1,108 @@
+"""The detector: images in, losses or detections out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint
+from .config import ModelConfig
+from .fpn import FPN
+from .heads import build_head
+from .preprocess import Batch, make_batch
+from .resnet import ResNet
+from .targets import check_targets, scale_targets
+
+Target = dict[str, Tensor]
+Detection = dict[str, Tensor]
+
+
+class Detector(nn.Module):
+    """Backbone, neck and dense head, called as torchvision's detectors are.
+
+    ``model(images, targets)`` in training gives a dict of losses to add up; ``model(images)`` in evaluation gives a
+    dict of boxes, scores and labels for each image, in that image's coordinates. Images are (3, H, W) tensors of any
+    size, uint8 or float in [0, 1], RGB; targets are dicts of ``boxes`` (G, 4) xyxy in pixels of the image and
+    ``labels`` (G,) in [0, num_classes).
+
+    A box that is inverted, or not finite, or a label outside its range raises an error where the target lies in host
+    memory; on a device, where finding it out would mean waiting, such a target is ignored. Boxes without area are
+    ignored everywhere.
+    """
+
+    def __init__(self, config: ModelConfig, num_classes: int = 80) -> None:
+        super().__init__()
+        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"detector: num_classes must be a whole number from 1, got {num_classes!r}")
+        self.config = config
+        self.num_classes = num_classes
+        self.backbone = ResNet(config.backbone)
+        self.neck = FPN(config.neck, self.backbone.out_channels)
+        self.bbox_head = build_head(config.head, num_classes, config.neck.out_channels)
+
+    @overload
+    def forward(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]: ...
+
+    @overload
+    def forward(
+        self, images: Sequence[Tensor], targets: None = None, *, with_edges: bool = False
+    ) -> list[Detection]: ...
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, *, with_edges: bool = False
+    ) -> dict[str, Tensor] | list[Detection]:
+        if self.training:
+            if targets is None:
+                raise ValueError("detector: targets must be given in training; call model.eval() for detections")
+            return self.loss(images, targets)[0]
+        return self.detect(images, with_edges=with_edges)
+
+    def raw(self, batch: Tensor) -> Any:
+        """The head's outputs for a normalised batch (B, 3, H, W): a named tuple of lists with a tensor a level."""
+        return self.bbox_head(self.neck(self.backbone(batch)))
+
+    def loss(self, images: Sequence[Tensor], targets: Sequence[Target]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The losses, and detached figures to log: how many positives, what they were averaged by."""
+        if len(images) == 0:
+            raise ValueError("detector: images must not be empty in training")
+        check_targets(targets, len(images), self.num_classes)
+        batch = self.preprocess(images)
+        scaled = scale_targets(targets, batch)
+        return self.bbox_head.loss(self.raw(batch.pixels), scaled, batch.padded_shapes)
+
+    @torch.no_grad()
+    def detect(self, images: Sequence[Tensor], *, with_edges: bool = False) -> list[Detection]:
+        """``with_edges`` adds, for heads that predict them, the edge distributions and their standard deviations."""
+        if len(images) == 0:
+            return []
+        batch = self.preprocess(images)
+        outputs = self.raw(batch.pixels)
+        return self._detect(outputs, batch, with_edges)
+
+    @torch.compiler.disable
+    def preprocess(self, images: Sequence[Tensor]) -> Batch:
+        """The batch on the model's device, in its type and memory format."""
+        weight = self.backbone.conv1.weight
+        batch = make_batch(images, self.config.input, weight.device, self.training)
+        pixels = batch.pixels.to(weight.dtype)
+        if weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        return batch._replace(pixels=pixels)
+
+    @torch.compiler.disable
+    def _detect(self, outputs: Any, batch: Batch, with_edges: bool) -> list[Detection]:
+        return self.bbox_head.detect(
+            outputs, batch.image_shapes, batch.scale_factors, self.config.postprocess, with_edges
+        )
+
+    def load_checkpoint(self, path: str | Path, **options: Any) -> checkpoint.LoadReport:
+        """:func:`gfl_ops.detector.load_checkpoint` into this model."""
+        return checkpoint.load_checkpoint(self, path, **options)
+
+    def save_checkpoint(self, path: str | Path, meta: dict[str, Any] | None = None) -> None:
+        """:func:`gfl_ops.detector.save_checkpoint` of this model."""
+        checkpoint.save_checkpoint(self, path, meta)

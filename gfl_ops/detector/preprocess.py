@@ -1,0 +1,97 @@
+"""From images of any size to one normalised batch, on the device."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .config import InputConfig
+from .resize import resize
+
+MEAN = (123.675, 116.28, 103.53)  # of ImageNet, RGB in 0..255
+STD = (58.395, 57.12, 57.375)
+_LARGEST_FLOAT = 2.0  # a float image beyond this was meant in 0..255; resampling overshoots 1 by less
+
+
+class Batch(NamedTuple):
+    pixels: Tensor
+    """(B, 3, H, W) normalised, 0 where an image ends before the batch does; H and W are multiples of the divisor."""
+    image_shapes: Tensor
+    """(B, 2) height and width of each image in it."""
+    padded_shapes: Tensor
+    """(B, 2) the same rounded up to the divisor: the part in which anchors are trained."""
+    scale_factors: Tensor
+    """(B, 2) what x and y of the image given were multiplied by."""
+
+
+def scaled_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
+    """The size at which the short side is ``short_side``, or the long side ``long_side`` if that is smaller."""
+    scale = min(long_side / max(height, width), short_side / min(height, width))
+    return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+
+
+def make_batch(images: Sequence[Tensor], config: InputConfig, device: torch.device, training: bool) -> Batch:
+    """Resizes (bilinear, as OpenCV does it), normalises and pads. Images of one size and type go through together."""
+    for i, image in enumerate(images):
+        _check_image(i, image)
+    sizes = [_target_size(image, config, training) for image in images]
+    height, width = (_round_up(max(side), config.divisor) for side in zip(*sizes, strict=True))
+    pixels = torch.zeros(len(images), 3, height, width, device=device)
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, image in enumerate(images):
+        groups.setdefault((image.shape, image.dtype, sizes[i]), []).append(i)
+    for members in groups.values():
+        made = _normalised(torch.stack([images[i].to(device, non_blocking=True) for i in members]), sizes[members[0]])
+        for i, image in zip(members, made, strict=True):
+            pixels[i, :, : image.shape[1], : image.shape[2]] = image
+    factors = [(new[1] / image.shape[2], new[0] / image.shape[1]) for new, image in zip(sizes, images, strict=True)]
+    padded = [[_round_up(side, config.divisor) for side in size] for size in sizes]
+    facts = torch.tensor([sizes, padded, factors], dtype=torch.float32).to(device, non_blocking=True)
+    return Batch(pixels, *facts.unbind())
+
+
+def _normalised(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, C, H, W) in 0..255 or 0..1 to (N, 3, *size) with mean 0 and deviation 1."""
+    images = resize(images, size).float() if images.dtype == torch.uint8 else resize(images.float() * 255, size)
+    mean, std = _statistics(images.device)
+    return (images - mean) / std  # a grey image becomes three channels here
+
+
+@functools.cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.tensor(MEAN, device=device)[:, None, None], torch.tensor(STD, device=device)[:, None, None]
+
+
+def _target_size(image: Tensor, config: InputConfig, training: bool) -> tuple[int, int]:
+    short = config.short_side
+    if training and config.train_short_sides is not None:
+        low, high = config.train_short_sides
+        short = int(torch.randint(low, high + 1, ()))
+    return scaled_size(image.shape[1], image.shape[2], short, config.long_side)
+
+
+def _round_up(side: int, divisor: int) -> int:
+    return (side + divisor - 1) // divisor * divisor
+
+
+def _check_image(index: int, image: Tensor) -> None:
+    name = f"images[{index}]"
+    if not isinstance(image, Tensor):
+        raise TypeError(f"detector: {name} must be a tensor, got {type(image).__name__}")
+    if image.ndim != 3 or image.shape[0] not in (1, 3):
+        raise ValueError(f"detector: {name} must be (3, H, W), or (1, H, W) for grey, got {tuple(image.shape)}")
+    if image.numel() == 0:
+        raise ValueError(f"detector: {name} must have pixels, got {tuple(image.shape)}")
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise TypeError(f"detector: {name} must be uint8 or float, got {str(image.dtype).removeprefix('torch.')}")
+    if image.is_floating_point() and image.device.type == "cpu":  # elsewhere it would mean waiting for the device
+        low, high = (float(x) for x in image.aminmax())
+        if low < -_LARGEST_FLOAT or high > _LARGEST_FLOAT:
+            raise ValueError(
+                f"detector: {name} must be RGB in [0, 1] as a float image, got values from {low:g} to {high:g}; "
+                "uint8 images hold 0 to 255, and normalisation is done inside"
+            )
