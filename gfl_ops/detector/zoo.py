@@ -103,8 +103,9 @@ def build(
 
     Example:
         >>> model = build("gfl_r18_fpn_lite", num_classes=3).eval()
-        >>> [tuple(level.shape) for level in model.raw(torch.randn(1, 3, 128, 64)).cls_scores]
-        [(1, 3, 16, 8), (1, 3, 8, 4), (1, 3, 4, 2), (1, 3, 2, 1), (1, 3, 1, 1)]
+        >>> (detections,) = model([torch.rand(3, 120, 160)])
+        >>> sorted(detections)
+        ['boxes', 'labels', 'scores']
     """
     config = get_config(model) if isinstance(model, str) else model
     if not isinstance(config, ModelConfig):

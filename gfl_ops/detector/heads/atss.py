@@ -11,10 +11,11 @@ from torch.nn import functional
 
 import gfl_ops
 
-from ..config import ATSSHeadConfig
+from ..config import ATSSHeadConfig, PostprocessConfig
 from ..layers import Scale
-from .base import DenseHead, Target, anchor_points, rows
-from .targets import OUTSIDE, mean_over_ranks, padded
+from .base import DenseHead, Detection, Target, anchor_points, rows
+from .select import select
+from .targets import mean_over_ranks, padded
 
 _ANCHOR_SCALE = 8  # the anchors' side in strides
 _CENTER_STD, _SIZE_STD = 0.1, 0.2  # what the deltas are divided by
@@ -64,7 +65,7 @@ class ATSSHead(DenseHead[ATSSOutputs]):
         )
         positive = assigned >= 0
         index = assigned.clamp(min=0).long()
-        labels = torch.where(positive, gt_labels.gather(1, index), self.num_classes)
+        labels = torch.where(positive, gt_labels.gather(1, index), assigned.long())  # negative: background, outside
         anchors = self._anchors(outputs)
         boxes = gt_boxes.gather(1, index[..., None].expand(-1, -1, 4))
         boxes = torch.where(positive[..., None], boxes, anchors)
@@ -72,13 +73,8 @@ class ATSSHead(DenseHead[ATSSOutputs]):
 
         totals = torch.stack([positive.sum(1).clamp(min=1).sum().float(), centerness.sum()])
         num_pos, weight_sum = mean_over_ranks(totals).unbind()
-        loss_cls = gfl_ops.sigmoid_focal_loss(
-            torch.cat([rows(level) for level in outputs.cls_scores], 1).flatten(0, 1),
-            labels.flatten(),
-            (assigned > OUTSIDE).float().flatten(),
-            gamma=self.config.gamma,
-            alpha=self.config.alpha,
-            avg_factor=num_pos,
+        loss_cls = gfl_ops.multilevel_sigmoid_focal_loss(
+            outputs.cls_scores, labels, gamma=self.config.gamma, alpha=self.config.alpha, avg_factor=num_pos
         )
         loss_bbox = gfl_ops.giou_loss(
             self._boxes(anchors, outputs).flatten(0, 1),
@@ -98,6 +94,25 @@ class ATSSHead(DenseHead[ATSSOutputs]):
             "loss_centerness": loss_centerness / num_pos * weights[2],
         }
         return losses, {"num_pos": positive.sum(), "avg_factor": num_pos}
+
+    def detect(
+        self,
+        outputs: ATSSOutputs,
+        image_shapes: Tensor,
+        scale_factors: Tensor,
+        config: PostprocessConfig,
+        with_edges: bool = False,
+    ) -> list[Detection]:
+        if with_edges:
+            raise ValueError("ATSSHead: with_edges must be False, got True; the head predicts no edge distributions")
+        scores = torch.cat([rows(level) for level in outputs.cls_scores], 1).float().sigmoid()
+        factors = torch.cat([rows(level) for level in outputs.centernesses], 1)[..., 0].float().sigmoid()
+        boxes = self._boxes(self._anchors(outputs), outputs)
+        sizes = [level.shape[-2] * level.shape[-1] for level in outputs.cls_scores]
+        return [
+            select(*image, sizes, config)
+            for image in zip(scores, factors, boxes, image_shapes, scale_factors, strict=True)
+        ]
 
     def decode(self, outputs: ATSSOutputs) -> tuple[Tensor, Tensor]:
         scores = torch.cat([rows(level) for level in outputs.cls_scores], 1).float().sigmoid()

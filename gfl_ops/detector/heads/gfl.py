@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 import gfl_ops
 
-from ..config import GFLHeadConfig
+from ..config import GFLHeadConfig, PostprocessConfig
 from ..layers import Scale
-from .base import DenseHead, anchor_points, rows
+from .base import DenseHead, Detection, Target, anchor_points, rows
 
 
 class GFLOutputs(NamedTuple):
@@ -31,10 +31,47 @@ class GFLHead(DenseHead[GFLOutputs]):
         self.gfl_reg = nn.Conv2d(config.feat_channels, 4 * self.num_bins, 3, padding=1)
         self.scales = nn.ModuleList(Scale() for _ in config.strides)
         self.integral = gfl_ops.Integral(config.reg_max)  # has no part in the computation; checkpoints hold its buffer
+        self.criterion = gfl_ops.GFLLoss(
+            num_classes,
+            config.reg_max,
+            strides=config.strides,
+            beta=config.beta,
+            loss_weights=config.loss_weights,
+        )
         self.init_weights(self.gfl_cls)
 
     def predict(self, cls_features: Tensor, reg_features: Tensor, level: int) -> tuple[Tensor, Tensor]:
         return self.gfl_cls(cls_features), self.scales[level](self.gfl_reg(reg_features))
+
+    def loss(
+        self, outputs: GFLOutputs, targets: list[Target], padded_shapes: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        result = self.criterion(outputs.cls_scores, outputs.bbox_preds, targets, padded_shapes)
+        losses = {name: value for name, value in result.items() if name.startswith("loss_")}
+        return losses, {name: value for name, value in result.items() if name not in losses}
+
+    def detect(
+        self,
+        outputs: GFLOutputs,
+        image_shapes: Tensor,
+        scale_factors: Tensor,
+        config: PostprocessConfig,
+        with_edges: bool = False,
+    ) -> list[Detection]:
+        detections = gfl_ops.postprocess(
+            outputs.cls_scores,
+            outputs.bbox_preds,
+            self.strides,
+            image_shapes,
+            scale_factors,
+            score_thr=config.score_thr,
+            nms_pre=config.nms_pre,
+            iou_thr=config.iou_thr,
+            max_per_img=config.max_per_img,
+            min_size=config.min_size,
+            with_edges=with_edges,
+        )
+        return detections.to_list()
 
     def decode(self, outputs: GFLOutputs) -> tuple[Tensor, Tensor]:
         boxes, scores = [], []

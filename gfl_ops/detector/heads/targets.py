@@ -8,8 +8,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 Target = dict[str, Tensor]
 
-OUTSIDE = -2  # atss_assign's mark of an anchor in the batch's padding
-
 
 def padded(targets: list[Target]) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes (B, G, 4) and labels (B, G) padded to one G >= 1, and the counts (B,)."""
