@@ -5,6 +5,7 @@
 //   matrix  (address, dtype, row stride, column stride) or None
 //   bins    (address, dtype, batch stride, channel stride, length stride) or None
 //   flat    (address, stride) or None
+//   maps    (dtype, ((address, batch stride, channel stride, position stride), ...)) or None, one for each level
 //   sum     (kind, scale, avg_factor address)
 //   vector  address, 0 where absent
 #include <pybind11/pybind11.h>
@@ -140,6 +141,27 @@ struct type_caster<gfl_head_level> {
   }
 };
 
+// (dtype, ((address, batch stride, channel stride, position stride), ...)) or None
+template <>
+struct type_caster<gfl_maps> {
+  PYBIND11_TYPE_CASTER(gfl_maps, const_name("tuple[int, tuple[tuple[int, int, int, int], ...]] | None"));
+  bool load(handle source, bool) {
+    value = {};
+    if (source.is_none()) return true;
+    if (!tuple_of(source, 2)) return false;
+    const handle levels = PyTuple_GET_ITEM(source.ptr(), 1);
+    if (!PyTuple_Check(levels.ptr()) || PyTuple_GET_SIZE(levels.ptr()) > GFL_MAX_LEVELS) return false;
+    value.dtype = static_cast<int32_t>(integer(source, 0));
+    value.count = static_cast<int32_t>(PyTuple_GET_SIZE(levels.ptr()));
+    for (int i = 0; i < value.count; ++i) {
+      const handle map = PyTuple_GET_ITEM(levels.ptr(), i);
+      if (!tuple_of(map, 4)) return false;
+      value.level[i] = {address(map, 0), integer(map, 1), integer(map, 2), integer(map, 3)};
+    }
+    return true;
+  }
+};
+
 }  // namespace detail
 }  // namespace pybind11
 
@@ -164,8 +186,8 @@ void class_loss(bool backward, gfl_device device, int formula, double exponent, 
                 gfl_matrix weight, gfl_matrix grad_loss, gfl_reduction reduction, Address loss, gfl_matrix grad,
                 Address workspace) {
   const gfl_class_loss op{
-      formula,     exponent,        alpha,  rows,      cols,      pred,          target, pointer(labels),
-      label_dtype, pointer(scores), weight, grad_loss, reduction, pointer(loss), grad,   pointer(workspace)};
+      formula, exponent,        alpha,  rows,      cols,      pred,          target, pointer(labels),   label_dtype,
+      0,       pointer(scores), weight, grad_loss, reduction, pointer(loss), grad,   pointer(workspace)};
   call(backward ? gfl_class_loss_backward : gfl_class_loss_forward, device, op);
 }
 
@@ -260,34 +282,36 @@ void generalized_focal(bool backward, gfl_device device, int64_t size, int dtype
   call(backward ? gfl_generalized_focal_backward : gfl_generalized_focal_forward, device, op);
 }
 
-gfl_atss atss(int64_t batch, int64_t gts, int dtype, Address gt_boxes, Address gt_counts, Address valid_shapes,
-              gfl_levels levels, int topk, double anchor_scale, double center_offset, Address assigned_gt,
-              Address assigned_iou, Address workspace) {
-  return {batch,
-          gts,
-          dtype,
-          pointer(gt_boxes),
-          static_cast<const int64_t*>(pointer(gt_counts)),
-          pointer(valid_shapes),
-          levels,
-          topk,
-          anchor_scale,
-          center_offset,
-          static_cast<int32_t*>(pointer(assigned_gt)),
-          static_cast<float*>(pointer(assigned_iou)),
-          pointer(workspace)};
-}
-
 void atss_assign(gfl_device device, int64_t batch, int64_t gts, int dtype, Address gt_boxes, Address gt_counts,
-                 Address valid_shapes, gfl_levels levels, int topk, double anchor_scale, double center_offset,
-                 Address assigned_gt, Address assigned_iou, Address workspace) {
-  call(gfl_atss_assign, device,
-       atss(batch, gts, dtype, gt_boxes, gt_counts, valid_shapes, levels, topk, anchor_scale, center_offset,
-            assigned_gt, assigned_iou, workspace));
+                 Address gt_labels, int64_t classes, Address valid_shapes, gfl_levels levels, int topk,
+                 double anchor_scale, double center_offset, Address assigned_gt, Address assigned_iou, Address labels,
+                 Address workspace) {
+  const gfl_atss op{batch,
+                    gts,
+                    dtype,
+                    pointer(gt_boxes),
+                    static_cast<const int64_t*>(pointer(gt_counts)),
+                    static_cast<const int64_t*>(pointer(gt_labels)),
+                    classes,
+                    pointer(valid_shapes),
+                    levels,
+                    topk,
+                    anchor_scale,
+                    center_offset,
+                    static_cast<int32_t*>(pointer(assigned_gt)),
+                    static_cast<float*>(pointer(assigned_iou)),
+                    static_cast<int32_t*>(pointer(labels)),
+                    pointer(workspace)};
+  call(gfl_atss_assign, device, op);
 }
 
 int64_t atss_workspace_bytes(gfl_device device, int64_t batch, int64_t gts, int dtype, gfl_levels levels, int topk) {
-  const gfl_atss op = atss(batch, gts, dtype, 0, 0, 0, levels, topk, 0, 0, 0, 0, 0);
+  gfl_atss op{};
+  op.batch = batch;
+  op.gts = gts;
+  op.dtype = dtype;
+  op.levels = levels;
+  op.topk = topk;
   return gfl_atss_workspace_bytes(&device, &op);
 }
 
@@ -366,6 +390,87 @@ int64_t postprocess_workspace_bytes(gfl_device device, int64_t batch, int64_t cl
   return gfl_postprocess_workspace_bytes(&device, &op);
 }
 
+void dense_loss(bool backward, gfl_device device, int formula, double exponent, double alpha, int64_t batch,
+                int64_t classes, gfl_levels levels, gfl_maps pred, Address labels, Address scores, Address grad_loss,
+                double scale, Address avg_factor, Address loss, gfl_maps grad, Address workspace) {
+  const gfl_dense_loss op{formula,
+                          exponent,
+                          alpha,
+                          batch,
+                          classes,
+                          levels,
+                          pred,
+                          static_cast<const int32_t*>(pointer(labels)),
+                          pointer(scores),
+                          pointer(grad_loss),
+                          scale,
+                          pointer(avg_factor),
+                          pointer(loss),
+                          grad,
+                          pointer(workspace)};
+  call(backward ? gfl_dense_loss_backward : gfl_dense_loss_forward, device, op);
+}
+
+void positive_weights(gfl_device device, int64_t batch, int64_t classes, gfl_levels levels, Address gts,
+                      gfl_maps scores, Address weights, Address normalisers, Address num_pos, Address workspace) {
+  const gfl_positive_weights op{batch,
+                                classes,
+                                levels,
+                                static_cast<const int32_t*>(pointer(gts)),
+                                scores,
+                                pointer(weights),
+                                pointer(normalisers),
+                                pointer(num_pos),
+                                pointer(workspace)};
+  call(gfl_positive_weights_forward, device, op);
+}
+
+void positive_boxes(bool backward, gfl_device device, gfl_iou_options options, int64_t batch, int64_t bins,
+                    gfl_levels levels, double center_offset, double target_margin, Address gts, int64_t num_gts,
+                    Address gt_boxes, Address weights, gfl_maps edges, Address quality, Address sums, Address grad_iou,
+                    Address grad_dfl, double scale_iou, double scale_dfl, Address normalisers, gfl_maps grad,
+                    Address workspace) {
+  const gfl_positive_boxes op{options,
+                              batch,
+                              bins,
+                              levels,
+                              center_offset,
+                              target_margin,
+                              static_cast<const int32_t*>(pointer(gts)),
+                              num_gts,
+                              pointer(gt_boxes),
+                              pointer(weights),
+                              edges,
+                              pointer(quality),
+                              static_cast<double*>(pointer(sums)),
+                              pointer(grad_iou),
+                              pointer(grad_dfl),
+                              scale_iou,
+                              scale_dfl,
+                              pointer(normalisers),
+                              grad,
+                              pointer(workspace)};
+  call(backward ? gfl_positive_boxes_backward : gfl_positive_boxes_forward, device, op);
+}
+
+void box_losses(gfl_device device, int dtype, Address sums, Address normalisers, Address num_pos, double scale_iou,
+                double scale_dfl, Address loss_iou, Address loss_dfl, Address mean_quality) {
+  const gfl_box_losses op{dtype,
+                          static_cast<const double*>(pointer(sums)),
+                          pointer(normalisers),
+                          pointer(num_pos),
+                          scale_iou,
+                          scale_dfl,
+                          pointer(loss_iou),
+                          pointer(loss_dfl),
+                          pointer(mean_quality)};
+  call(gfl_box_losses_forward, device, op);
+}
+
+int64_t maps_workspace_bytes(gfl_device device, gfl_levels levels, int64_t batch, int64_t channels) {
+  return gfl_maps_workspace_bytes(&device, &levels, batch, channels);
+}
+
 void scale_gradient(gfl_device device, Address data, int dtype, int64_t size, Address factor) {
   int status;
   {
@@ -404,6 +509,11 @@ PYBIND11_MODULE(GFL_MODULE, module) {
   module.def("nms_workspace_bytes", &nms_workspace_bytes);
   module.def("postprocess", &postprocess);
   module.def("postprocess_workspace_bytes", &postprocess_workspace_bytes);
+  module.def("dense_loss", &dense_loss);
+  module.def("positive_weights", &positive_weights);
+  module.def("positive_boxes", &positive_boxes);
+  module.def("box_losses", &box_losses);
+  module.def("maps_workspace_bytes", &maps_workspace_bytes);
   module.def("scale_gradient", &scale_gradient);
   module.def("workspace_bytes", &workspace_bytes);
   module.def("has_cuda", [] { return gfl_has_cuda() != 0; });

@@ -7,6 +7,7 @@
 #include "cpu/atss.h"
 #include "cpu/detection.h"
 #include "cpu/kernels.h"
+#include "cpu/maps.h"
 #include "cpu/parallel.h"
 #include "cpu/reduce.h"
 #include "error.h"
@@ -94,6 +95,11 @@ using gfl::Pass;
   if ((device)->kind == GFL_CPU) return gfl::cpu().cpu_call; \
   return gfl::no_such_device(*(device))
 #endif
+
+// Ops without CUDA kernels; the package runs the reference there.
+#define GFL_CPU_ONLY(device, cpu_call)                       \
+  if ((device)->kind == GFL_CPU) return gfl::cpu().cpu_call; \
+  return gfl::no_such_device(*(device))
 
 extern "C" {
 
@@ -185,6 +191,37 @@ int gfl_postprocess_run(const gfl_device* device, const gfl_postprocess* op) {
 int64_t gfl_postprocess_workspace_bytes(const gfl_device* device, const gfl_postprocess* op) {
   (void)device;
   return gfl::cpu_postprocess_workspace_bytes(*op);
+}
+
+int gfl_dense_loss_forward(const gfl_device* device, const gfl_dense_loss* op) {
+  GFL_CPU_ONLY(device, dense_loss(*op, Pass::kForward));
+}
+
+int gfl_dense_loss_backward(const gfl_device* device, const gfl_dense_loss* op) {
+  GFL_CPU_ONLY(device, dense_loss(*op, Pass::kBackward));
+}
+
+int gfl_positive_weights_forward(const gfl_device* device, const gfl_positive_weights* op) {
+  GFL_CPU_ONLY(device, positive_weights(*op));
+}
+
+int gfl_positive_boxes_forward(const gfl_device* device, const gfl_positive_boxes* op) {
+  if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
+  GFL_CPU_ONLY(device, positive_boxes(*op, Pass::kForward));
+}
+
+int gfl_positive_boxes_backward(const gfl_device* device, const gfl_positive_boxes* op) {
+  if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
+  GFL_CPU_ONLY(device, positive_boxes(*op, Pass::kBackward));
+}
+
+int gfl_box_losses_forward(const gfl_device* device, const gfl_box_losses* op) {
+  GFL_CPU_ONLY(device, box_losses(*op));
+}
+
+int64_t gfl_maps_workspace_bytes(const gfl_device* device, const gfl_levels* levels, int64_t batch, int64_t channels) {
+  (void)device;
+  return gfl::maps_workspace_bytes(*levels, batch, channels);
 }
 
 int gfl_scale_gradient(const gfl_device* device, void* data, int32_t dtype, int64_t size, const void* factor) {

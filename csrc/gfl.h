@@ -86,6 +86,8 @@ typedef enum gfl_class_formula {
   GFL_SIGMOID_FOCAL = 2
 } gfl_class_formula;
 
+enum { GFL_BACKGROUND = -1, GFL_OUTSIDE = -2 };
+
 typedef struct gfl_class_loss {
   int32_t formula;
   double exponent; /* beta of QFL, gamma of focal loss */
@@ -96,6 +98,7 @@ typedef struct gfl_class_loss {
   gfl_matrix target;    /* dense targets (own dtype or the compute type), or NULL and labels given */
   const void* labels;   /* (rows,) contiguous; outside [0, cols) is background */
   int32_t label_dtype;  /* GFL_INT64 or GFL_INT32 */
+  int32_t leave_out;    /* rows labelled GFL_OUTSIDE have neither loss nor gradient, in place of being background */
   const void* scores;   /* (rows,) contiguous, compute type; QFL with labels only */
   gfl_matrix weight;    /* compute type; col_stride 0 for one weight a row */
   gfl_matrix grad_loss; /* backward: the incoming gradient, compute type, strides 0 where reduced */
@@ -242,21 +245,22 @@ typedef struct gfl_levels {
   gfl_level level[GFL_MAX_LEVELS];
 } gfl_levels;
 
-enum { GFL_BACKGROUND = -1, GFL_OUTSIDE = -2 };
-
 typedef struct gfl_atss {
   int64_t batch;
   int64_t gts;              /* padded: gts of an image past its count are not looked at */
   int32_t dtype;            /* of gt_boxes and valid_shapes: float32 or float64, the type that IoUs are computed in */
   const void* gt_boxes;     /* (batch, gts, 4) contiguous, xyxy in pixels */
-  const int64_t* gt_counts; /* (batch,) */
+  const int64_t* gt_counts; /* (batch,); NULL: all are real */
+  const int64_t* gt_labels; /* (batch, gts): a gt whose label is outside [0, classes) takes no part; NULL: all do */
+  int64_t classes;
   const void* valid_shapes; /* (batch, 2) height, width in pixels; NULL: every cell is valid */
   gfl_levels levels;
   int32_t topk;         /* candidates of a level, 1 .. 32 */
   double anchor_scale;  /* an anchor's side in strides */
   double center_offset; /* of a cell's centre, in strides */
   int32_t* assigned_gt; /* (batch, anchors): a gt's index, GFL_BACKGROUND or GFL_OUTSIDE */
-  float* assigned_iou;  /* (batch, anchors): the IoU with that gt, else 0 */
+  float* assigned_iou;  /* (batch, anchors): the IoU with that gt, else 0; NULL: not wanted */
+  int32_t* labels;      /* (batch, anchors): the label of that gt, else as assigned_gt; NULL: not wanted */
   void* workspace;      /* gfl_atss_workspace_bytes() bytes */
 } gfl_atss;
 
@@ -326,6 +330,105 @@ typedef struct gfl_postprocess {
 
 GFL_API int gfl_postprocess_run(const gfl_device* device, const gfl_postprocess* op);
 GFL_API int64_t gfl_postprocess_workspace_bytes(const gfl_device* device, const gfl_postprocess* op);
+
+/* ---- the heads of a detector: maps of several levels as they are ------------------------------------ */
+
+/* One level of a head's output: (batch, channels, height * width). */
+typedef struct gfl_map {
+  void* data;
+  int64_t batch_stride;
+  int64_t channel_stride;
+  int64_t position_stride;
+} gfl_map;
+
+typedef struct gfl_maps {
+  int32_t dtype;
+  int32_t count; /* the number of levels, or 0 where the maps are absent */
+  gfl_map level[GFL_MAX_LEVELS];
+} gfl_maps;
+
+/* A dense classification loss over all levels, the labels in the order of the anchors. Always summed. */
+typedef struct gfl_dense_loss {
+  int32_t formula; /* gfl_class_formula */
+  double exponent;
+  double alpha;
+  int64_t batch;
+  int64_t classes;
+  gfl_levels levels;
+  gfl_maps pred;
+  const int32_t* labels; /* (batch, anchors): outside [0, classes) is background, but GFL_OUTSIDE is left out */
+  const void* scores;    /* (batch, anchors), compute type, read at positives; QFL only */
+  const void* grad_loss; /* backward: one value, compute type */
+  double scale;
+  const void* avg_factor; /* as in gfl_reduction */
+  void* loss;             /* forward: one value, compute type */
+  gfl_maps grad;          /* forward: absent, or the gradient in the same pass. Backward: the result */
+  void* workspace;        /* gfl_maps_workspace_bytes() bytes */
+} gfl_dense_loss;
+
+GFL_API int gfl_dense_loss_forward(const gfl_device* device, const gfl_dense_loss* op);
+GFL_API int gfl_dense_loss_backward(const gfl_device* device, const gfl_dense_loss* op);
+
+/* Positives: the anchors whose gt (of gfl_atss) is not negative. Anchor-shaped arrays are (batch, anchors), 0
+ * where there is no positive. */
+typedef struct gfl_positive_weights {
+  int64_t batch;
+  int64_t classes;
+  gfl_levels levels;
+  const int32_t* gts;
+  gfl_maps scores;   /* logits */
+  void* weights;     /* anchor-shaped, compute type: the highest probability of a class */
+  void* normalisers; /* two values, compute type: sum over images of max(positives, 1); sum of the weights */
+  void* num_pos;     /* one value, compute type */
+  void* workspace;
+} gfl_positive_weights;
+
+GFL_API int gfl_positive_weights_forward(const gfl_device* device, const gfl_positive_weights* op);
+
+typedef struct gfl_positive_boxes {
+  gfl_iou_options options;
+  int64_t batch;
+  int64_t bins;
+  gfl_levels levels;
+  double center_offset;
+  double target_margin;
+  const int32_t* gts;
+  int64_t num_gts;      /* of an image, padding included */
+  const void* gt_boxes; /* (batch, num_gts, 4) contiguous, compute type */
+  const void* weights;  /* anchor-shaped, compute type */
+  gfl_maps edges;
+  void* quality;        /* forward: anchor-shaped, compute type */
+  double* sums;         /* forward: of weight * IoU loss, weight * DFL of the four sides, quality */
+  const void* grad_iou; /* backward: one value each, compute type */
+  const void* grad_dfl;
+  double scale_iou; /* backward: as in gfl_box_losses */
+  double scale_dfl;
+  const void* normalisers;
+  gfl_maps grad; /* backward: every element is written */
+  void* workspace;
+} gfl_positive_boxes;
+
+GFL_API int gfl_positive_boxes_forward(const gfl_device* device, const gfl_positive_boxes* op);
+GFL_API int gfl_positive_boxes_backward(const gfl_device* device, const gfl_positive_boxes* op);
+
+/* What the sums of gfl_positive_boxes come to once the normalisers are known: sum * scale / max(normalisers[1], 1). */
+typedef struct gfl_box_losses {
+  int32_t dtype; /* the compute type */
+  const double* sums;
+  const void* normalisers;
+  const void* num_pos;
+  double scale_iou;
+  double scale_dfl;
+  void* loss_iou;
+  void* loss_dfl;
+  void* mean_quality; /* 0 without positives */
+} gfl_box_losses;
+
+GFL_API int gfl_box_losses_forward(const gfl_device* device, const gfl_box_losses* op);
+
+/* Bytes of scratch that any of the ops above needs for maps of so many channels. */
+GFL_API int64_t gfl_maps_workspace_bytes(const gfl_device* device, const gfl_levels* levels, int64_t batch,
+                                         int64_t channels);
 
 /* ---- the paper's unified form, element by element ---------------------------------------------- */
 

@@ -7,6 +7,7 @@ from .nn import (
     CIoULoss,
     DIoULoss,
     DistributionFocalLoss,
+    GFLLoss,
     GIoULoss,
     Integral,
     IoULoss,
@@ -19,8 +20,10 @@ from .ops.decode import decode_boxes
 from .ops.dfl import distribution_focal_loss
 from .ops.focal import sigmoid_focal_loss
 from .ops.generalized import generalized_focal_loss
+from .ops.gfl import PaddedTargets, gfl_loss
 from .ops.integral import integral
 from .ops.iou import box_iou, ciou_loss, diou_loss, giou_loss, iou_loss
+from .ops.multilevel import multilevel_sigmoid_focal_loss
 from .ops.nms import batched_nms, nms, nms_padded
 from .ops.postprocess import Detections, postprocess
 from .ops.qfl import quality_focal_loss
@@ -31,9 +34,11 @@ __all__ = [
     "DIoULoss",
     "Detections",
     "DistributionFocalLoss",
+    "GFLLoss",
     "GIoULoss",
     "Integral",
     "IoULoss",
+    "PaddedTargets",
     "QualityFocalLoss",
     "SigmoidFocalLoss",
     "__version__",
@@ -46,9 +51,11 @@ __all__ = [
     "distribution_box_loss",
     "distribution_focal_loss",
     "generalized_focal_loss",
+    "gfl_loss",
     "giou_loss",
     "integral",
     "iou_loss",
+    "multilevel_sigmoid_focal_loss",
     "nms",
     "nms_padded",
     "nn",

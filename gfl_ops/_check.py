@@ -65,6 +65,26 @@ def boxes(op: str, name: str, value: Any) -> None:
         raise ValueError(f"{op}: {name} must be (N, 4), got {tuple(value.shape)}")
 
 
+MOST_LEVELS = 8  # GFL_MAX_LEVELS in csrc/gfl.h
+
+
+def levels(op: str, name: str, maps: Any) -> None:
+    if not isinstance(maps, (list, tuple)):
+        raise TypeError(f"{op}: {name} must be a list of tensors, got {type(maps).__name__}")
+    if not 1 <= len(maps) <= MOST_LEVELS:
+        raise ValueError(f"{op}: {name} must have 1 to {MOST_LEVELS} levels, got {len(maps)}")
+
+
+def map_like(op: str, name: str, value: Any, first: Tensor, expected: tuple[int, ...], words: str) -> None:
+    """One level's (B, channels, H, W), of the dtype and on the device of the first map of all."""
+    floating(op, name, value)
+    shape(op, name, value, expected, words)
+    if value.device != first.device:
+        raise ValueError(f"{op}: {name} must be on {first.device} as all levels, got {value.device}")
+    if value.dtype != first.dtype:
+        raise TypeError(f"{op}: {name} must be {_short(first.dtype)} as all levels, got {_short(value.dtype)}")
+
+
 def number(op: str, name: str, value: Any, least: float, most: float = float("inf")) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")

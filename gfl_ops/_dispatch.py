@@ -27,8 +27,16 @@ OPS = (
     "nms",
     "postprocess",
     "decode_boxes",
+    "gfl_loss",
+    "multilevel_sigmoid_focal_loss",
 )
-_CPU_ONLY = ("atss_assign", "nms", "postprocess")  # of the native kernels
+_CPU_ONLY = (  # of the native kernels
+    "atss_assign",
+    "nms",
+    "postprocess",
+    "gfl_loss",
+    "multilevel_sigmoid_focal_loss",
+)
 
 
 def _checked(name: str, origin: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
@@ -12,6 +12,8 @@ from torch import Tensor
 Device = tuple[int, int, int]
 Matrix = tuple[int, int, int, int]
 Bins = tuple[int, int, int, int, int]
+Map = tuple[int, int, int, int]
+Maps = tuple[int, tuple[Map, ...]]
 
 try:
     from . import _core  # type: ignore[attr-defined]
@@ -118,5 +120,38 @@ def bins_of_rows(tensor: Tensor) -> Bins:
     return tensor.data_ptr(), _DTYPES[tensor.dtype], 0, tensor.stride(1), tensor.stride(0)
 
 
+def as_map(tensor: Tensor) -> Tensor:
+    """(B, C, H, W) with rows that follow one another: as it is where contiguous or channels-last, else a copy."""
+    if tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last):
+        return tensor
+    return tensor.contiguous()
+
+
+def maps(tensors: Sequence[Tensor]) -> Maps | None:
+    """Maps (B, C, H, W) of several levels; H and W are one axis."""
+    if not tensors:
+        return None
+    return _DTYPES[tensors[0].dtype], tuple(_map(tensor) for tensor in tensors)
+
+
+def _map(tensor: Tensor) -> Map:
+    batch_stride, channel_stride, *strides = tensor.stride()
+    height, width = tensor.shape[2:]
+    return tensor.data_ptr(), batch_stride, channel_stride, strides[1] if width > 1 else strides[0] if height > 1 else 1
+
+
+def levels(maps: Sequence[Tensor], strides: Sequence[float]) -> tuple[tuple[int, int, float], ...]:
+    """gfl_levels"""
+    return tuple((*x.shape[2:], stride) for x, stride in zip(maps, strides, strict=True))
+
+
 def workspace(module: ModuleType, device: Device, rows: int, cols: int, like: Tensor, sums: int = 1) -> Tensor:
     return torch.empty(sums * module.workspace_bytes(device, rows, cols), dtype=torch.uint8, device=like.device)
+
+
+def maps_workspace(
+    module: ModuleType, device: Device, levels: tuple[tuple[int, int, float], ...], maps: Sequence[Tensor]
+) -> Tensor:
+    batch, channels = maps[0].shape[:2]
+    size = module.maps_workspace_bytes(device, levels, batch, channels)
+    return torch.empty(size, dtype=torch.uint8, device=maps[0].device)

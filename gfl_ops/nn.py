@@ -6,7 +6,7 @@ Swapping the class in a config changes nothing else; an all-zero weight gives ze
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .ops.dfl import distribution_focal_loss
 from .ops.focal import sigmoid_focal_loss
+from .ops.gfl import PaddedTargets, gfl_loss
 from .ops.integral import integral
 from .ops.iou import ciou_loss, diou_loss, giou_loss, iou_loss
 from .ops.qfl import quality_focal_loss
@@ -22,6 +23,7 @@ __all__ = [
     "CIoULoss",
     "DIoULoss",
     "DistributionFocalLoss",
+    "GFLLoss",
     "GIoULoss",
     "Integral",
     "IoULoss",
@@ -209,6 +211,71 @@ class Integral(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return integral(x.reshape(-1, 4 * (self.reg_max + 1)), self.project)
+
+    def extra_repr(self) -> str:
+        return _arguments(self)
+
+
+class GFLLoss(nn.Module):
+    """:func:`gfl_ops.gfl_loss` of a head with num_classes and reg_max + 1 bins a side."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        reg_max: int = 16,
+        strides: Sequence[float] = (8, 16, 32, 64, 128),
+        beta: float = 2.0,
+        loss_weights: tuple[float, float, float] = (1.0, 2.0, 0.25),
+        topk: int = 9,
+        iou_kind: str = "giou",
+        eps: float = 1e-6,
+        target_margin: float = 0.1,
+        anchor_scale: float = 8.0,
+        center_offset: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.reg_max = reg_max
+        self.strides = tuple(strides)
+        self.beta = beta
+        self.loss_weights = tuple(loss_weights)
+        self.topk = topk
+        self.iou_kind = iou_kind
+        self.eps = eps
+        self.target_margin = target_margin
+        self.anchor_scale = anchor_scale
+        self.center_offset = center_offset
+
+    def forward(
+        self,
+        cls_scores: Sequence[Tensor],
+        bbox_preds: Sequence[Tensor],
+        targets: Sequence[Mapping[str, Tensor]] | PaddedTargets,
+        valid_shapes: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        self._check_channels("cls_scores", cls_scores, self.num_classes)
+        self._check_channels("bbox_preds", bbox_preds, 4 * (self.reg_max + 1))
+        return gfl_loss(
+            cls_scores,
+            bbox_preds,
+            targets,
+            valid_shapes,
+            strides=self.strides,
+            beta=self.beta,
+            loss_weights=self.loss_weights,  # type: ignore[arg-type]
+            topk=self.topk,
+            iou_kind=self.iou_kind,
+            eps=self.eps,
+            target_margin=self.target_margin,
+            anchor_scale=self.anchor_scale,
+            center_offset=self.center_offset,
+        )
+
+    @staticmethod
+    def _check_channels(name: str, maps: Sequence[Tensor], channels: int) -> None:
+        for i, x in enumerate(maps):
+            if isinstance(x, Tensor) and x.ndim == 4 and x.shape[1] != channels:
+                raise ValueError(f"GFLLoss: {name}[{i}] must have {channels} channels, got {tuple(x.shape)}")
 
     def extra_repr(self) -> str:
         return _arguments(self)

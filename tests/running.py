@@ -22,8 +22,8 @@ class Result:
 def map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, Tensor):
         return change(value)
-    if isinstance(value, tuple):
-        return tuple(map_tensors(change, item) for item in value)
+    if isinstance(value, (tuple, list)):
+        return type(value)(map_tensors(change, item) for item in value)
     if isinstance(value, dict):
         return {name: map_tensors(change, item) for name, item in value.items()}
     return value

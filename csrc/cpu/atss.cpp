@@ -45,13 +45,16 @@ class Atss {
 
  private:
   int64_t count(int64_t image) const {
-    const int64_t given = op_.gt_counts[image];
+    const int64_t given = op_.gt_counts ? op_.gt_counts[image] : op_.gts;
     return given < 0 ? 0 : given < op_.gts ? given : op_.gts;
   }
 
   int64_t* num_claims(int64_t image, int64_t gt) const {
     return static_cast<int64_t*>(op_.workspace) + image * op_.gts + gt;
   }
+
+  int64_t label(int64_t image, int64_t gt) const { return op_.gt_labels[image * op_.gts + gt]; }
+  bool known(int64_t label) const { return label >= 0 && label < op_.classes; }
 
   Claim<T>* claims(int64_t image, int64_t gt) const {
     char* past_counts = static_cast<char*>(op_.workspace) + op_.batch * op_.gts * 8;
@@ -82,6 +85,7 @@ class Atss {
     const T center_y = (box.y1 + box.y2) / 2;
     int64_t& found = *num_claims(image, gt);
     found = 0;
+    if (op_.gt_labels && !known(label(image, gt))) return;
     if (!(absolute(center_x) < HUGE_VAL && absolute(center_y) < HUGE_VAL)) return;
 
     Claim<T>* mine = claims(image, gt);
@@ -110,28 +114,36 @@ class Atss {
 
   void hand_out(int64_t image) const {
     int32_t* assigned = op_.assigned_gt + image * anchors_;
-    float* iou = op_.assigned_iou + image * anchors_;
-    for (int i = 0; i < op_.levels.count; ++i) {
-      const AtssLevel<T> seen = level(image, i);
-      for (int64_t cell = 0; cell < static_cast<int64_t>(op_.levels.level[i].height) * seen.row_cells; ++cell) {
-        const bool valid = cell / seen.row_cells < seen.height && cell % seen.row_cells < seen.width;
-        assigned[first_anchor_[i] + cell] = valid ? GFL_BACKGROUND : GFL_OUTSIDE;
-        iou[first_anchor_[i] + cell] = 0.0f;
-      }
-    }
+    clear(image, assigned);
     for (int64_t gt = 0; gt < count(image); ++gt) {
       const Claim<T>* mine = claims(image, gt);
       for (int64_t k = 0; k < *num_claims(image, gt); ++k) {
-        const int32_t anchor = mine[k].anchor;
-        if (assigned[anchor] >= 0 && !(mine[k].iou > best_iou(image, assigned[anchor], anchor))) continue;
-        assigned[anchor] = static_cast<int32_t>(gt);
-        iou[anchor] = static_cast<float>(mine[k].iou);
+        int32_t& winner = assigned[mine[k].anchor];
+        if (winner < 0 || mine[k].iou > winning(image, winner, mine[k].anchor)) winner = static_cast<int32_t>(gt);
+      }
+    }
+    for (int64_t anchor = 0; op_.assigned_iou && anchor < anchors_; ++anchor) {
+      op_.assigned_iou[image * anchors_ + anchor] =
+          assigned[anchor] < 0 ? 0.0f : static_cast<float>(winning(image, assigned[anchor], anchor));
+    }
+    for (int64_t anchor = 0; op_.labels && anchor < anchors_; ++anchor) {
+      const int32_t gt = assigned[anchor];
+      op_.labels[image * anchors_ + anchor] = gt < 0 ? gt : static_cast<int32_t>(label(image, gt));
+    }
+  }
+
+  void clear(int64_t image, int32_t* assigned) const {
+    for (int i = 0; i < op_.levels.count; ++i) {
+      const AtssLevel<T> seen = level(image, i);
+      for (int y = 0; y < op_.levels.level[i].height; ++y) {
+        const int valid = y < seen.height ? seen.width : 0;
+        for (int x = 0; x < seen.row_cells; ++x) *assigned++ = x < valid ? GFL_BACKGROUND : GFL_OUTSIDE;
       }
     }
   }
 
   // The winner's IoU in full precision: a float64 tie must not be decided by its float32 rounding.
-  T best_iou(int64_t image, int64_t gt, int32_t anchor) const {
+  T winning(int64_t image, int64_t gt, int64_t anchor) const {
     const Claim<T>* winner = claims(image, gt);
     while (winner->anchor != anchor) ++winner;
     return winner->iou;

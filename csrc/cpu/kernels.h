@@ -16,6 +16,10 @@ struct CpuKernels {
   int (*box_iou)(const gfl_box_iou&);
   int (*box_distribution)(const gfl_box_distribution_loss&, Pass);
   int (*generalized_focal)(const gfl_generalized_focal&, Pass);
+  int (*dense_loss)(const gfl_dense_loss&, Pass);
+  int (*positive_weights)(const gfl_positive_weights&);
+  int (*positive_boxes)(const gfl_positive_boxes&, Pass);
+  int (*box_losses)(const gfl_box_losses&);
   int (*scale_gradient)(void* data, int32_t dtype, int64_t size, const void* factor);
   // The number of boxes that stay; of logits that were found.
   int64_t (*greedy_nms)(const GreedyNms<float>&);

@@ -11,9 +11,7 @@
 namespace gfl {
 
 // In double and rounded once: the same bits on every device and whatever stands beside it, so that equal logits tie.
-GFL_FN float score_of_logit(float x) {
-  return static_cast<float>(1.0 / (1.0 + ::exp(-static_cast<double>(x))));
-}
+GFL_FN float score_of_logit(float x) { return static_cast<float>(1.0 / (1.0 + ::exp(-static_cast<double>(x)))); }
 GFL_FN double score_of_logit(double x) { return 1.0 / (1.0 + ::exp(-x)); }
 
 // No logit below this one has a score above or equal to `score`; a few above it may have none either.

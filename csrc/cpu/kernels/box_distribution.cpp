@@ -1,21 +1,13 @@
-// Four edge distributions of a positive against its target box, a block of sixteen positives at a time: DFL, decoded
-// box, quality and IoU loss forward, the gradient of all four distributions backward.
+// Four edge distributions of each positive against its target box; the positives stand in rows, one after the other.
 #include "../../error.h"
 #include "../isa.h"
 #include "../kernels.h"
 #include "../parallel.h"
-#include "../bins_tile.h"
-// The formulas come after the vector primitives.
-#include "../../math/box_distribution.h"
+#include "../box_block.h"
 
 namespace gfl {
 namespace GFL_ISA {
 namespace {
-
-template <class T>
-struct Counting {
-  GFL_MEMBER T operator()(int k) const { return static_cast<T>(k); }
-};
 
 template <class T>
 class BoxDistributionLoss {
@@ -48,94 +40,45 @@ class BoxDistributionLoss {
   }
 
  private:
-  using V = Vector<T>;
-
   struct Sums {
     double iou = 0;
     double dfl = 0;
   };
 
-  // The inputs of a block, one array a column.
-  struct Inputs {
-    T x[kBlock], y[kBlock], x1[kBlock], y1[kBlock], x2[kBlock], y2[kBlock], stride[kBlock], weight[kBlock];
-
-    BoxTarget<V> target(int i) const {
-      return box_target(load(x + i), load(y + i), Box<V>{load(x1 + i), load(y1 + i), load(x2 + i), load(y2 + i)},
-                        load(stride + i));
-    }
-  };
-
-  Inputs load_inputs(int64_t row, int count) const {
-    Inputs in;
+  void load_inputs(int64_t row, int count, BoxBlock<T>& block) const {
     const T* points = static_cast<const T*>(op_.anchor_points);
     const T* boxes = static_cast<const T*>(op_.target_boxes);
-    load_block(points, 2 * row, 2, count, T(), in.x);
-    load_block(points, 2 * row + 1, 2, count, T(), in.y);
-    load_block(boxes, 4 * row, 4, count, T(), in.x1);
-    load_block(boxes, 4 * row + 1, 4, count, T(), in.y1);
-    load_block(boxes, 4 * row + 2, 4, count, T(), in.x2);
-    load_block(boxes, 4 * row + 3, 4, count, T(), in.y2);
-    load_block(op_.strides, row, 1, count, static_cast<T>(op_.stride), in.stride);
-    load_block(op_.weight, row, 1, count, T(1), in.weight);
-    return in;
+    load_block(points, 2 * row, 2, count, T(), block.x);
+    load_block(points, 2 * row + 1, 2, count, T(), block.y);
+    for (int c = 0; c < 4; ++c) load_block(boxes, 4 * row + c, 4, count, T(), block.corner[c]);
+    load_block(op_.strides, row, 1, count, static_cast<T>(op_.stride), block.stride);
+    load_block(op_.weight, row, 1, count, T(1), block.weight);
+    for (int side = 0; side < kSides; ++side) {
+      load_bins(op_.logits, 0, side, row, count, bins_, block.tiles[side].data);
+    }
   }
 
   void run_block(int64_t row, int count, Sums& sums) const {
-    BinsTile<T> tiles[kSides];
-    T iou[kBlock], dfl[kBlock], quality[kBlock], boxes[4][kBlock], up_iou[kBlock], up_dfl[kBlock];
-    const Inputs in = load_inputs(row, count);
-    for (int side = 0; side < kSides; ++side) load_bins(op_.logits, 0, side, row, count, bins_, tiles[side].data);
+    BoxBlock<T> block;
+    load_inputs(row, count, block);
     if (pass_ == Pass::kBackward) {
-      load_block(op_.grad_iou, row * op_.grad_loss_stride, op_.grad_loss_stride, count, T(), up_iou);
-      load_block(op_.grad_dfl, row * op_.grad_loss_stride, op_.grad_loss_stride, count, T(), up_dfl);
-    }
-    const T most = static_cast<T>(static_cast<double>(bins_ - 1) - op_.target_margin);
-    for (int i = 0; i < kBlock; i += Lanes<T>::width) {
-      const BoxTarget<V> target = in.target(i);
-      const V weight = load(in.weight + i);
-      DflTarget<V> near[kSides];
-      V expectation[kSides], inverse_sum[kSides];
-      V dfl_sum = V();
+      load_block(op_.grad_iou, row * op_.grad_loss_stride, op_.grad_loss_stride, count, T(), block.grad_iou);
+      load_block(op_.grad_dfl, row * op_.grad_loss_stride, op_.grad_loss_stride, count, T(), block.grad_dfl);
+      block.backward(bins_, op_.target_margin, op_.options, static_cast<T>(scale_));
       for (int side = 0; side < kSides; ++side) {
-        const TileColumn<T> column{tiles[side].data + i};
-        near[side] = dfl_target(target_distance(target, side, V() + most), V(), bins_);
-        const DflRow<V> row_loss = dfl_forward<V>(column, bins_, near[side]);
-        inverse_sum[side] = row_loss.inverse_sum;
-        expectation[side] = bins_expectation(column, bins_, inverse_sum[side], Counting<T>{});
-        dfl_sum = dfl_sum + row_loss.loss;
+        store_bins(block.tiles[side].data, op_.grad, 0, side, row, count, bins_);
       }
-      const BoxDistribution<V> box = box_distribution(target, expectation, op_.options);
-      if (pass_ == Pass::kForward) {
-        store(iou + i, box.loss * weight);
-        store(dfl + i, dfl_sum * 0.25f * weight);
-        store(quality + i, box.quality);
-        store(boxes[0] + i, box.pixels.x1);
-        store(boxes[1] + i, box.pixels.y1);
-        store(boxes[2] + i, box.pixels.x2);
-        store(boxes[3] + i, box.pixels.y2);
-        continue;
-      }
-      const V scale = weight * static_cast<T>(scale_);
-      const V through_bins = load(up_dfl + i) * scale * 0.25f;
-      for (int side = 0; side < kSides; ++side) {
-        const TileColumn<T> column{tiles[side].data + i};
-        const V through_box = load(up_iou + i) * scale * box.grad[side];
-        box_distribution_gradient(column, bins_, near[side], inverse_sum[side], expectation[side], through_box,
-                                  through_bins);
-      }
-    }
-    if (pass_ == Pass::kBackward) {
-      for (int side = 0; side < kSides; ++side) store_bins(tiles[side].data, op_.grad, 0, side, row, count, bins_);
       return;
     }
+    block.forward(bins_, op_.target_margin, op_.options);
     for (int i = 0; i < count; ++i) {
-      sums.iou += static_cast<double>(iou[i]);
-      sums.dfl += static_cast<double>(dfl[i]);
-      static_cast<T*>(op_.quality)[row + i] = quality[i];
-      for (int c = 0; c < 4; ++c) static_cast<T*>(op_.boxes)[4 * (row + i) + c] = boxes[c][i];
+      sums.iou += static_cast<double>(block.iou[i]);
+      sums.dfl += static_cast<double>(block.dfl[i]);
+      static_cast<T*>(op_.quality)[row + i] = block.quality[i];
+      for (int c = 0; c < 4; ++c) static_cast<T*>(op_.boxes)[4 * (row + i) + c] = block.decoded[c][i];
       if (op_.reduction.kind == GFL_REDUCE_ROWS) {
-        static_cast<T*>(op_.loss_iou)[row + i] = static_cast<T>(static_cast<double>(iou[i]) * scale_);
-        static_cast<T*>(op_.loss_dfl)[row + i] = static_cast<T>(static_cast<double>(dfl[i]) * scale_);
+        static_cast<T*>(op_.loss_iou)[row + i] = static_cast<T>(static_cast<double>(block.iou[i]) * scale_);
+        static_cast<T*>(op_.loss_dfl)[row + i] = static_cast<T>(static_cast<double>(block.dfl[i]) * scale_);
       }
     }
   }

@@ -13,7 +13,6 @@ from ..._dispatch import runs_natively
 from . import native, reference
 
 _OP = "atss_assign"
-_MOST_LEVELS = 8
 
 
 def atss_assign(
@@ -95,8 +94,8 @@ def _checked_boxes(gt_boxes: Tensor) -> Tensor:
 
 
 def _check_levels(level_shapes: Sequence[tuple[int, int]], strides: Sequence[float]) -> None:
-    if not 1 <= len(level_shapes) <= _MOST_LEVELS:
-        raise ValueError(f"{_OP}: level_shapes must have 1 to {_MOST_LEVELS} levels, got {len(level_shapes)}")
+    if not 1 <= len(level_shapes) <= _check.MOST_LEVELS:
+        raise ValueError(f"{_OP}: level_shapes must have 1 to {_check.MOST_LEVELS} levels, got {len(level_shapes)}")
     if len(strides) != len(level_shapes):
         raise ValueError(f"{_OP}: strides must be one a level = {len(level_shapes)}, got {len(strides)}")
     for shape in level_shapes:

@@ -42,6 +42,8 @@ def _assign(
         dtype,
         gt_boxes.data_ptr(),
         gt_counts.data_ptr(),
+        0,
+        0,
         _native.address(valid_shapes),
         levels,
         topk,
@@ -49,6 +51,7 @@ def _assign(
         center_offset,
         assigned_gt.data_ptr(),
         assigned_iou.data_ptr(),
+        0,
         workspace.data_ptr(),
     )
     return assigned_gt, assigned_iou

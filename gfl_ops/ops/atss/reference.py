@@ -23,7 +23,7 @@ def atss_assign(
     anchor_scale: float = 8.0,
     center_offset: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    centers, sides = _grid(gt_boxes, level_shapes, strides, center_offset)
+    centers, sides = anchor_grid(gt_boxes, level_shapes, strides, center_offset)
     anchors = torch.cat([centers - sides * anchor_scale / 2, centers + sides * anchor_scale / 2], 1)
     sizes = [height * width for height, width in level_shapes]
     assigned, ious = [anchors.new_empty(0, len(anchors), dtype=torch.int64)], [anchors.new_empty(0, len(anchors))]
@@ -68,7 +68,7 @@ def _nearest(distance: Tensor, sizes: list[int], topk: int) -> Tensor:
     return torch.cat(chosen)
 
 
-def _grid(
+def anchor_grid(
     like: Tensor, level_shapes: Sequence[tuple[int, int]], strides: Sequence[float], center_offset: float
 ) -> tuple[Tensor, Tensor]:
     """(A, 2) anchor centres in pixels, (A, 1) strides; level after level, row after row."""

@@ -1,0 +1,80 @@
+// A block of sixteen positives, each with four edge distributions and a target box: DFL, decoded box, quality and IoU
+// loss forward, the gradient of all four distributions backward. Who uses it fills the inputs and takes the results.
+#pragma once
+
+#include "bins_tile.h"
+// The formulas come after the vector primitives.
+#include "../math/box_distribution.h"
+#include "../math/sigmoid.h"
+
+namespace gfl {
+
+template <class T>
+struct Counting {
+  GFL_MEMBER T operator()(int k) const { return static_cast<T>(k); }
+};
+
+template <class T>
+struct BoxBlock {
+  using V = Vector<T>;
+
+  BinsTile<T> tiles[kSides];  // logits; afterwards scratch, or their gradient
+  T x[kBlock], y[kBlock], corner[4][kBlock], stride[kBlock], weight[kBlock];
+  T grad_iou[kBlock], grad_dfl[kBlock];                             // backward
+  T iou[kBlock], dfl[kBlock], quality[kBlock], decoded[4][kBlock];  // forward: losses with their weight; pixels
+
+  GFL_MEMBER void forward(int bins, double margin, const gfl_iou_options& options) {
+    for (int i = 0; i < kBlock; i += Lanes<T>::width) {
+      const Distributions sides(*this, i, bins, margin);
+      const BoxDistribution<V> box = box_distribution(sides.target, sides.expectation, options);
+      store(iou + i, box.loss * load(weight + i));
+      store(dfl + i, sides.dfl_sum * 0.25f * load(weight + i));
+      store(quality + i, box.quality);
+      store(decoded[0] + i, box.pixels.x1);
+      store(decoded[1] + i, box.pixels.y1);
+      store(decoded[2] + i, box.pixels.x2);
+      store(decoded[3] + i, box.pixels.y2);
+    }
+  }
+
+  GFL_MEMBER void backward(int bins, double margin, const gfl_iou_options& options, T scale) {
+    for (int i = 0; i < kBlock; i += Lanes<T>::width) {
+      const Distributions sides(*this, i, bins, margin);
+      const BoxDistribution<V> box = box_distribution(sides.target, sides.expectation, options);
+      const V scales = load(weight + i) * scale;
+      const V through_bins = load(grad_dfl + i) * scales * 0.25f;
+      for (int side = 0; side < kSides; ++side) {
+        const V through_box = load(grad_iou + i) * scales * box.grad[side];
+        box_distribution_gradient(TileColumn<T>{tiles[side].data + i}, bins, sides.near[side], sides.inverse_sum[side],
+                                  sides.expectation[side], through_box, through_bins);
+      }
+    }
+  }
+
+ private:
+  // A vector of positives: their targets, and what the softmax of each side says.
+  struct Distributions {
+    BoxTarget<V> target;
+    DflTarget<V> near[kSides];
+    V expectation[kSides], inverse_sum[kSides];
+    V dfl_sum = V();
+
+    GFL_MEMBER Distributions(BoxBlock& block, int i, int bins, double margin)
+        : target(box_target(load(block.x + i), load(block.y + i),
+                            Box<V>{load(block.corner[0] + i), load(block.corner[1] + i), load(block.corner[2] + i),
+                                   load(block.corner[3] + i)},
+                            load(block.stride + i))) {
+      const V most = V() + static_cast<T>(static_cast<double>(bins - 1) - margin);
+      for (int side = 0; side < kSides; ++side) {
+        const TileColumn<T> column{block.tiles[side].data + i};
+        near[side] = dfl_target(target_distance(target, side, most), V(), bins);
+        const DflRow<V> row_loss = dfl_forward<V>(column, bins, near[side]);
+        inverse_sum[side] = row_loss.inverse_sum;
+        expectation[side] = bins_expectation(column, bins, inverse_sum[side], Counting<T>{});
+        dfl_sum = dfl_sum + row_loss.loss;
+      }
+    }
+  };
+};
+
+}  // namespace gfl

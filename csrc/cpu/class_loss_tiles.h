@@ -1,0 +1,361 @@
+// Quality focal and sigmoid focal loss over (rows, classes), tile by tile. A tile is a block of rows and classes that
+// fits the first cache, laid out along whichever axis is the denser one in memory, so that channels-last and transposed
+// logits run at the same speed as rows.
+//
+// A label's own class is taken out of the dense loop (its logit is replaced by one whose negative loss is exactly 0) and
+// added by itself: subtracting its negative part afterwards would lose digits, and infinities would meet.
+#pragma once
+
+#include "../error.h"
+#include "../math/half.h"
+#include "isa.h"
+#include "kernels.h"
+#include "parallel.h"
+#include "reduce.h"
+#include "run.h"
+#include "vec.h"
+// The formulas come after the vector primitives.
+#include "../math/class_loss.h"
+
+namespace gfl {
+namespace GFL_ISA {
+namespace {
+
+constexpr int kTile = 1024;
+
+// What the dense loop writes. The fused modes serve a uniform weight and a summed loss; kRaw leaves loss and gradient
+// of every element to a second, cheap pass over the cached tile that knows weights and reductions.
+enum class Mode { kLoss, kLossGrad, kGrad, kRaw };
+
+struct Tile {
+  int64_t row;
+  int64_t col;
+  int rows;
+  int cols;
+  bool row_major;
+
+  int size() const { return rows * cols; }
+  int at(int i, int j) const { return row_major ? i * cols + j : j * rows + i; }
+};
+
+// One line of a tile is a run in memory: a row's classes, or a class's rows.
+template <class T>
+void load_tile(const gfl_matrix& m, const Tile& tile, T* out) {
+  const int lines = tile.row_major ? tile.rows : tile.cols;
+  const int length = tile.row_major ? tile.cols : tile.rows;
+  const int64_t across = tile.row_major ? m.row_stride : m.col_stride;
+  const int64_t along = tile.row_major ? m.col_stride : m.row_stride;
+  const int64_t start = tile.row * m.row_stride + tile.col * m.col_stride;
+  if (along == 1 && across == length) return load_run(m.data, m.dtype, start, 1, lines * length, out);
+  for (int i = 0; i < lines; ++i) load_run(m.data, m.dtype, start + i * across, along, length, out + i * length);
+}
+
+template <class T>
+void store_tile(const T* in, const gfl_matrix& m, const Tile& tile) {
+  const int lines = tile.row_major ? tile.rows : tile.cols;
+  const int length = tile.row_major ? tile.cols : tile.rows;
+  const int64_t across = tile.row_major ? m.row_stride : m.col_stride;
+  const int64_t along = tile.row_major ? m.col_stride : m.row_stride;
+  const int64_t start = tile.row * m.row_stride + tile.col * m.col_stride;
+  if (along == 1 && across == length) return store_run(in, lines * length, m.data, m.dtype, start, 1);
+  for (int i = 0; i < lines; ++i) store_run(in + i * length, length, m.data, m.dtype, start + i * across, along);
+}
+
+// The tile's own memory where it is one dense run of the compute type; NULL otherwise.
+template <class T>
+T* dense_run(const gfl_matrix& m, const Tile& tile) {
+  const int length = tile.row_major ? tile.cols : tile.rows;
+  const int64_t across = tile.row_major ? m.row_stride : m.col_stride;
+  const int64_t along = tile.row_major ? m.col_stride : m.row_stride;
+  const bool one_line = (tile.row_major ? tile.rows : tile.cols) == 1;
+  if (m.dtype != DtypeOf<T>::code || along != 1 || !(one_line || across == length)) return nullptr;
+  return static_cast<T*>(m.data) + tile.row * m.row_stride + tile.col * m.col_stride;
+}
+
+template <class Formula, class V>
+GFL_FN LossGrad<V> element(const Formula& formula, V x, V target, bool dense) {
+  return dense ? formula.dense(x, target) : formula.negative(x);
+}
+
+// The hot loop. Returns the sum of the losses (fused modes); `target` is read only by dense targets.
+template <class T, class Formula, bool kDense, Mode kMode>
+double dense_loop(const Formula& formula, const T* x, const T* target, int n, T scale, T* loss, T* grad) {
+  using V = Vector<T>;
+  constexpr int width = Lanes<T>::width;
+  const V scales = V() + scale;
+  V sum = V();
+  int i = 0;
+  for (; i + width <= n; i += width) {
+    const LossGrad<V> e = element(formula, load(x + i), kDense ? load(target + i) : V(), kDense);
+    if (kMode == Mode::kLoss || kMode == Mode::kLossGrad) sum = sum + e.loss;
+    if (kMode == Mode::kLossGrad || kMode == Mode::kGrad) store(grad + i, e.grad * scales);
+    if (kMode == Mode::kRaw) {
+      store(loss + i, e.loss);
+      store(grad + i, e.grad);
+    }
+  }
+  double total = lane_sum(sum);
+  if (i < n) {
+    T tail_x[width] = {}, tail_target[width] = {}, tail_loss[width], tail_grad[width];
+    for (int k = 0; k < n - i; ++k) tail_x[k] = x[i + k];
+    if (kDense) {
+      for (int k = 0; k < n - i; ++k) tail_target[k] = target[i + k];
+    }
+    const LossGrad<V> e = element(formula, load(tail_x), load(tail_target), kDense);
+    store(tail_loss, e.loss);
+    store(tail_grad, kMode == Mode::kRaw ? e.grad : e.grad * scales);
+    for (int k = 0; k < n - i; ++k) {
+      if (kMode == Mode::kLoss || kMode == Mode::kLossGrad) total += static_cast<double>(tail_loss[k]);
+      if (kMode == Mode::kRaw) loss[i + k] = tail_loss[k];
+      if (kMode != Mode::kLoss) grad[i + k] = tail_grad[k];
+    }
+  }
+  return total;
+}
+
+template <class T, class Formula, bool kDense>
+double run_mode(Mode mode, const Formula& formula, const T* x, const T* target, int n, T scale, T* loss, T* grad) {
+  switch (sizeof(T) == sizeof(double) ? Mode::kRaw : mode) {
+    case Mode::kLoss:
+      return dense_loop<T, Formula, kDense, Mode::kLoss>(formula, x, target, n, scale, loss, grad);
+    case Mode::kLossGrad:
+      return dense_loop<T, Formula, kDense, Mode::kLossGrad>(formula, x, target, n, scale, loss, grad);
+    case Mode::kGrad:
+      return dense_loop<T, Formula, kDense, Mode::kGrad>(formula, x, target, n, scale, loss, grad);
+    default:
+      return dense_loop<T, Formula, kDense, Mode::kRaw>(formula, x, target, n, scale, loss, grad);
+  }
+}
+
+template <class T, class Formula>
+class ClassLoss {
+ public:
+  ClassLoss(const gfl_class_loss& op, Formula formula, T placeholder, Pass pass)
+      : op_(op), formula_(formula), placeholder_(placeholder) {
+    scale_ = effective_scale<T>(op.reduction);
+    const gfl_matrix& upstream = op.grad_loss;
+    const bool one_upstream = upstream.data && upstream.row_stride == 0 && upstream.col_stride == 0;
+    if (one_upstream) scale_ *= static_cast<double>(*static_cast<const T*>(upstream.data));
+    weighted_ = op.weight.data || (upstream.data && !one_upstream);
+    want_loss_ = pass == Pass::kForward;
+    want_grad_ = op.grad.data != nullptr;
+    const bool summed = op.reduction.kind == GFL_REDUCE_SUM;
+    const bool fused = !weighted_ && (summed || !want_loss_) && sizeof(T) == sizeof(float);
+    mode_ = !fused ? Mode::kRaw : !want_loss_ ? Mode::kGrad : want_grad_ ? Mode::kLossGrad : Mode::kLoss;
+    row_major_ = op.pred.col_stride <= op.pred.row_stride || op.cols == 1;
+  }
+
+  void run() const {
+    double* partials = static_cast<double*>(op_.workspace);
+    if (op_.cols == 0) return run_without_classes();
+    const int64_t chunks = chunk_count(op_.rows, op_.cols);
+    const int64_t size = chunk_rows(op_.cols);
+    parallel_chunks(chunks, [&](int64_t chunk) {
+      const int64_t end = (chunk + 1) * size < op_.rows ? (chunk + 1) * size : op_.rows;
+      const double sum = run_range(chunk * size, end, 0, op_.cols);
+      if (want_loss_ && op_.reduction.kind == GFL_REDUCE_SUM) partials[chunk] = sum;
+    });
+    if (want_loss_ && op_.reduction.kind == GFL_REDUCE_SUM) write_sum<T>(partials, chunks, scale_, op_.loss);
+  }
+
+  // The losses of a part of the matrix, at most kChunkElements or kBlock rows of it, summed but not scaled.
+  double run_range(int64_t row_begin, int64_t row_end, int64_t col_begin, int64_t col_end) const {
+    const RowLabels labels(*this, row_begin, row_end);
+    const int64_t range = row_end - row_begin < kTile ? row_end - row_begin : kTile;
+    const int64_t tall = !row_major_ ? range : op_.cols < kTile ? kTile / op_.cols : 1;
+    const int64_t wide = row_major_ ? kTile : kTile / tall;
+    double sum = 0;
+    for (int64_t row = row_begin; row < row_end; row += tall) {
+      for (int64_t col = col_begin; col < col_end; col += wide) {
+        const int64_t rows = row_end - row < tall ? row_end - row : tall;
+        const int64_t cols = col_end - col < wide ? col_end - col : wide;
+        sum += run_tile({row, col, static_cast<int>(rows), static_cast<int>(cols), row_major_}, labels);
+      }
+    }
+    return sum;
+  }
+
+ private:
+  // Rows of nothing have a loss of 0.
+  void run_without_classes() const {
+    if (!want_loss_) return;
+    T* loss = static_cast<T*>(op_.loss);
+    const int64_t values = op_.reduction.kind == GFL_REDUCE_SUM    ? 1
+                           : op_.reduction.kind == GFL_REDUCE_ROWS ? op_.rows
+                                                                   : 0;
+    for (int64_t i = 0; i < values; ++i) loss[i] = T();
+  }
+
+  // What the labels of a range say: who is positive, and whether someone is left out.
+  struct RowLabels {
+    int64_t begin;
+    int positives = 0;
+    bool left_out = false;
+    int32_t positive[kChunkElements];  // rows from `begin`
+
+    RowLabels(const ClassLoss& loss, int64_t begin_, int64_t end) : begin(begin_) {
+      for (int64_t row = begin; loss.op_.labels && row < end; ++row) {
+        const int64_t own = loss.label(row);
+        if (own >= 0 && own < loss.op_.cols) positive[positives++] = static_cast<int32_t>(row - begin);
+        left_out |= loss.op_.leave_out && own == GFL_OUTSIDE;
+      }
+    }
+  };
+
+  double run_tile(const Tile& tile, const RowLabels& labels) const {
+    T x_buffer[kTile], target_buffer[kTile], loss[kTile], grad_buffer[kTile];
+    const int n = tile.size();
+    Positive positives[kTile];
+    const int num_positives = positives_of(tile, labels, positives);
+
+    const T* x = num_positives > 0 || labels.left_out ? nullptr : dense_run<T>(op_.pred, tile);
+    if (!x) {
+      load_tile(op_.pred, tile, x_buffer);
+      x = x_buffer;
+    }
+    T own_x[kTile];
+    for (int i = 0; i < num_positives; ++i) {
+      own_x[i] = x_buffer[positives[i].at];
+      x_buffer[positives[i].at] = placeholder_;
+    }
+    if (labels.left_out) leave_out(tile, x_buffer);
+    T* grad = want_grad_ ? dense_run<T>(op_.grad, tile) : nullptr;
+    const bool stored = grad != nullptr;
+    if (!stored) grad = grad_buffer;
+
+    double sum = 0;
+    const T scale = static_cast<T>(scale_);
+    if (op_.labels) {
+      sum = run_mode<T, Formula, false>(mode_, formula_, x, x, n, scale, loss, grad);
+    } else {
+      const T* target = dense_run<T>(op_.target, tile);
+      if (!target) {
+        load_tile(op_.target, tile, target_buffer);
+        target = target_buffer;
+      }
+      sum = run_mode<T, Formula, true>(mode_, formula_, x, target, n, scale, loss, grad);
+    }
+    for (int i = 0; i < num_positives; ++i) {
+      const T score = op_.scores ? static_cast<const T*>(op_.scores)[positives[i].row] : T();
+      const LossGrad<T> e = formula_.positive(own_x[i], score);
+      sum += static_cast<double>(e.loss);
+      loss[positives[i].at] = e.loss;
+      grad[positives[i].at] = mode_ == Mode::kRaw ? e.grad : e.grad * scale;
+    }
+    if (mode_ == Mode::kRaw) sum = finish_raw(tile, loss, grad);
+    if (want_grad_ && !stored) store_tile(grad, op_.grad, tile);
+    return sum;
+  }
+
+  int64_t label(int64_t row) const {
+    return op_.label_dtype == GFL_INT64 ? static_cast<const int64_t*>(op_.labels)[row]
+                                        : static_cast<const int32_t*>(op_.labels)[row];
+  }
+
+  struct Positive {
+    int at;  // in the tile
+    int64_t row;
+  };
+
+  int positives_of(const Tile& tile, const RowLabels& labels, Positive* found) const {
+    int count = 0;
+    for (int i = 0; i < labels.positives; ++i) {
+      const int64_t row = labels.begin + labels.positive[i];
+      if (row < tile.row || row >= tile.row + tile.rows) continue;
+      const int64_t col = label(row) - tile.col;
+      if (col < 0 || col >= tile.cols) continue;
+      found[count++] = {tile.at(static_cast<int>(row - tile.row), static_cast<int>(col)), row};
+    }
+    return count;
+  }
+
+  // A placeholder's loss and gradient are exactly 0.
+  void leave_out(const Tile& tile, T* x) const {
+    for (int i = 0; i < tile.rows; ++i) {
+      if (label(tile.row + i) != GFL_OUTSIDE) continue;
+      for (int j = 0; j < tile.cols; ++j) x[tile.at(i, j)] = placeholder_;
+    }
+  }
+
+  // Weights, the incoming gradient and every reduction, on the raw losses and gradients of a cached tile.
+  double finish_raw(const Tile& tile, T* loss, T* grad) const {
+    const int n = tile.size();
+    if (weighted_) {
+      T weight[kTile];
+      if (op_.weight.data) multiply(op_.weight, tile, weight, loss, grad);
+      const gfl_matrix& upstream = op_.grad_loss;
+      if (upstream.data && (upstream.row_stride != 0 || upstream.col_stride != 0)) {
+        multiply(upstream, tile, weight, loss, grad);
+      }
+    }
+    const T scale = static_cast<T>(scale_);
+    for (int i = 0; i < n; ++i) grad[i] *= scale;
+    if (!want_loss_) return 0;
+    if (op_.reduction.kind == GFL_REDUCE_SUM) {
+      using V = Vector<T>;
+      V sum = V();
+      int i = 0;
+      for (; i + Lanes<T>::width <= n; i += Lanes<T>::width) sum = sum + load(loss + i);
+      double total = lane_sum(sum);
+      for (; i < n; ++i) total += static_cast<double>(loss[i]);
+      return total;
+    }
+    T* out = static_cast<T*>(op_.loss);
+    for (int i = 0; i < tile.rows; ++i) {
+      if (op_.reduction.kind == GFL_REDUCE_ROWS) {
+        double sum = tile.col == 0 ? 0.0 : static_cast<double>(out[tile.row + i]);
+        for (int j = 0; j < tile.cols; ++j) sum += static_cast<double>(loss[tile.at(i, j)]) * scale_;
+        out[tile.row + i] = static_cast<T>(sum);
+      } else {
+        T* row = out + (tile.row + i) * op_.cols + tile.col;
+        for (int j = 0; j < tile.cols; ++j) row[j] = loss[tile.at(i, j)] * scale;
+      }
+    }
+    return 0;
+  }
+
+  static void multiply(const gfl_matrix& m, const Tile& tile, T* buffer, T* loss, T* grad) {
+    load_tile(m, tile, buffer);
+    for (int i = 0; i < tile.size(); ++i) {
+      loss[i] *= buffer[i];
+      grad[i] *= buffer[i];
+    }
+  }
+
+  const gfl_class_loss& op_;
+  const Formula formula_;
+  const T placeholder_;
+  double scale_;
+  bool weighted_, want_loss_, want_grad_, row_major_;
+  Mode mode_;
+};
+
+// Calls run(formula, placeholder) with the formula that the code and the exponent stand for. The placeholder is a
+// prediction whose loss as a negative is exactly 0.
+template <class T, class Exponent, class Run>
+int with_exponent(int32_t formula, Exponent exponent, double alpha, const Run& run) {
+  const T impossible = -static_cast<T>(HUGE_VAL);
+  switch (formula) {
+    case GFL_QUALITY_FOCAL:
+      run(QualityFocal<Exponent>{exponent}, impossible);
+      return GFL_OK;
+    case GFL_QUALITY_FOCAL_PROBABILITY:
+      run(QualityFocalProbability<Exponent>{exponent}, T());
+      return GFL_OK;
+    case GFL_SIGMOID_FOCAL:
+      run(SigmoidFocal<Exponent>{exponent, alpha}, impossible);
+      return GFL_OK;
+    default:
+      return fail(GFL_ERROR_ARGUMENT, "unknown class loss formula %d", formula);
+  }
+}
+
+template <class T, class Run>
+int with_formula(int32_t formula, double exponent, double alpha, const Run& run) {
+  if (exponent == 2.0) return with_exponent<T>(formula, Square{}, alpha, run);
+  return with_exponent<T>(formula, Power{exponent}, alpha, run);
+}
+
+}  // namespace
+}  // namespace GFL_ISA
+}  // namespace gfl

@@ -1,0 +1,87 @@
+"""The ground truth as users bring it, made into PaddedTargets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import _check
+from .types import PaddedTargets
+
+
+def checked_targets(op: str, targets: Any, scores: Tensor) -> PaddedTargets:
+    """Boxes come back in float32 or float64: an assignment in half precision would be another one."""
+    batch, classes = scores.shape[:2]
+    if isinstance(targets, PaddedTargets):
+        padded = _checked_padded(op, targets, scores)
+    elif isinstance(targets, (list, tuple)):
+        if len(targets) != batch:
+            raise ValueError(f"{op}: targets must be one for each image = {batch}, got {len(targets)}")
+        padded = _padded(_checked_list(op, targets, scores), scores)
+    else:
+        raise TypeError(f"{op}: targets must be a list of dicts or PaddedTargets, got {type(targets).__name__}")
+    if padded.labels.is_cpu and not torch.compiler.is_compiling():
+        _check_values(op, targets, padded, classes)
+    boxes = padded.boxes if padded.boxes.dtype == torch.float64 else padded.boxes.float()
+    return padded._replace(boxes=boxes.detach())
+
+
+def _checked_padded(op: str, targets: PaddedTargets, scores: Tensor) -> PaddedTargets:
+    _check.floating(op, "targets.boxes", targets.boxes)
+    batch, shape = scores.shape[0], targets.boxes.shape
+    if len(shape) != 3 or shape[0] != batch or shape[2] != 4:
+        raise ValueError(f"{op}: targets.boxes must be (B, G, 4) with B = {batch}, got {tuple(shape)}")
+    _check.same_device(op, "targets.boxes", targets.boxes, scores)
+    _check.labels(op, "targets.labels", targets.labels, scores, shape[:2], "(B, G)")
+    if targets.counts is not None:
+        _check.labels(op, "targets.counts", targets.counts, scores, shape[:1], "(B,)")
+    return targets
+
+
+def _checked_list(op: str, targets: Sequence[Any], scores: Tensor) -> Sequence[Mapping[str, Tensor]]:
+    for i, target in enumerate(targets):
+        if not isinstance(target, Mapping) or not {"boxes", "labels"} <= target.keys():
+            what = sorted(target) if isinstance(target, Mapping) else type(target).__name__
+            raise TypeError(f"{op}: targets[{i}] must be a dict with 'boxes' and 'labels', got {what}")
+        boxes, labels = target["boxes"], target["labels"]
+        _check.boxes(op, f"targets[{i}]['boxes']", boxes)
+        _check.same_device(op, f"targets[{i}]['boxes']", boxes, scores)
+        _check.labels(op, f"targets[{i}]['labels']", labels, scores, boxes.shape[:1], "(n,)")
+    return targets
+
+
+def _padded(targets: Sequence[Mapping[str, Tensor]], scores: Tensor) -> PaddedTargets:
+    """Padding is known by its label; how many there are of each stays with the shapes, and off the device."""
+    batch, most = len(targets), max([0, *(len(target["labels"]) for target in targets)])
+    double = any(target["boxes"].dtype == torch.float64 for target in targets)
+    boxes = scores.new_zeros(batch, most, 4, dtype=torch.float64 if double else torch.float32)
+    labels = torch.full((batch, most), -1, device=scores.device)
+    filled = [(i, target) for i, target in enumerate(targets) if len(target["labels"])]
+    if filled:  # two launches, whatever the size of the batch
+        torch._foreach_copy_([boxes[i, : len(t["boxes"])] for i, t in filled], [t["boxes"].detach() for _, t in filled])
+        torch._foreach_copy_([labels[i, : len(t["labels"])] for i, t in filled], [t["labels"] for _, t in filled])
+    return PaddedTargets(boxes, labels)
+
+
+def _check_values(op: str, given: Any, padded: PaddedTargets, classes: int) -> None:
+    """What the host can see without waiting for a device."""
+    labels = padded.labels
+    most = labels.shape[1]
+    if padded.counts is not None:
+        counts = padded.counts
+        if ((counts < 0) | (counts > most)).any():
+            raise ValueError(f"{op}: targets.counts must be 0 to G = {most}, got {counts.tolist()}")
+        real = torch.arange(most) < counts[:, None]
+    elif isinstance(given, PaddedTargets):
+        return  # any other label is padding
+    else:
+        real = torch.arange(most) < torch.tensor([len(target["labels"]) for target in given])[:, None]
+    wrong = real & ((labels < 0) | (labels >= classes))
+    if wrong.any():
+        image, gt = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"{op}: labels must be in [0, C = {classes}), got {labels[image, gt]} in image {image}, ground truth {gt}"
+        )

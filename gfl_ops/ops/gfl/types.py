@@ -1,0 +1,43 @@
+"""What goes into the GFL loss beside the head's outputs, and what comes out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class PaddedTargets(NamedTuple):
+    """The ground truth of a batch, padded to one size: what a CUDA graph can be captured with.
+
+    boxes: (B, G, 4) xyxy in pixels.
+    labels: (B, G) classes. A ground truth whose label is outside [0, C) takes no part.
+    counts: (B,), how many of an image's G are real; None where every label outside [0, C) marks padding.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    counts: Tensor | None = None
+
+
+class Options(NamedTuple):
+    strides: tuple[float, ...]
+    beta: float
+    loss_weights: tuple[float, float, float]
+    topk: int
+    iou_kind: str
+    eps: float
+    target_margin: float
+    anchor_scale: float
+    center_offset: float
+
+
+class Losses(NamedTuple):
+    """Six scalars; those after the losses are detached."""
+
+    loss_cls: Tensor
+    loss_bbox: Tensor
+    loss_dfl: Tensor
+    num_pos: Tensor
+    avg_factor: Tensor
+    mean_quality: Tensor

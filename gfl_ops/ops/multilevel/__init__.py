@@ -1,0 +1,64 @@
+"""Sigmoid focal loss of a dense head's maps as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ... import _check, _reduce
+from ..._dispatch import runs_natively
+from . import native, reference
+
+_OP = "multilevel_sigmoid_focal_loss"
+
+
+def multilevel_sigmoid_focal_loss(
+    preds: Sequence[Tensor],
+    labels: Tensor,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+    reduction: str = "mean",
+    avg_factor: float | Tensor | None = None,
+    *,
+    _loss_weight: float = 1.0,
+) -> Tensor:
+    r""":func:`sigmoid_focal_loss` over all levels of a detector's head (RetinaNet, FCOS, ATSS), in one pass.
+
+    The maps are read where they are, contiguous or channels-last: nothing is permuted or concatenated.
+
+    Args:
+        preds: (B, C, H, W) logits of each level, at most 8.
+        labels: (B, A) class indices, the levels' positions one after the other as :func:`atss_assign` numbers them; -2
+            leaves the position out, any other outside [0, C) is background.
+        gamma: exponent of the modulating factor.
+        alpha: share of the positives.
+        reduction: ``"mean"`` divides by B * A * C, ``"sum"`` adds.
+        avg_factor: with ``"mean"``, what to divide by instead: a number, or a tensor of one value.
+
+    Returns:
+        A scalar: float32, or float64 for float64 preds.
+
+    Example:
+        >>> preds = [torch.randn(2, 80, size, size, requires_grad=True) for size in (16, 8)]
+        >>> labels = torch.full((2, 16 * 16 + 8 * 8), 80)
+        >>> labels[0, 7] = 3
+        >>> multilevel_sigmoid_focal_loss(preds, labels, avg_factor=1.0).backward()
+    """
+    _check.levels(_OP, "preds", preds)
+    first = preds[0]
+    for i, pred in enumerate(preds):
+        _check.floating(_OP, f"preds[{i}]", pred)
+        if pred.ndim != 4:
+            raise ValueError(f"{_OP}: preds[{i}] must be (B, C, H, W), got {tuple(pred.shape)}")
+        _check.map_like(_OP, f"preds[{i}]", pred, first, (*first.shape[:2], *pred.shape[2:]), "(B, C, H, W)")
+    anchors = sum(pred.shape[2] * pred.shape[3] for pred in preds)
+    _check.labels(_OP, "labels", labels, first, (first.shape[0], anchors), "(B, A)")
+    _check.number(_OP, "gamma", gamma, 0)
+    _check.number(_OP, "alpha", alpha, 0, 1)
+    _check.choice(_OP, "reduction", reduction, ("mean", "sum"))
+    _reduce.check(_OP, reduction, avg_factor, first)
+
+    run = native if runs_natively(_OP, first) else reference
+    loss = run.multilevel_sigmoid_focal_loss(preds, labels, gamma, alpha, reduction, avg_factor)
+    return _reduce.weighted(loss, _loss_weight)

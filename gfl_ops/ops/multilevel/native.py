@@ -1,0 +1,37 @@
+"""Sigmoid focal loss over levels on the compiled core."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ... import _native
+from ..._reduce import for_kernel
+from .._class_loss import SIGMOID_FOCAL
+from .._dense_loss import dense_loss
+
+
+def multilevel_sigmoid_focal_loss(
+    preds: Sequence[Tensor],
+    labels: Tensor,
+    gamma: float,
+    alpha: float,
+    reduction: str,
+    avg_factor: float | Tensor | None,
+) -> Tensor:
+    preds = [_native.as_map(pred) for pred in preds]
+    size = labels.numel() * preds[0].shape[1]
+    how = for_kernel(reduction, avg_factor, preds[0], size, 1.0)
+    return dense_loss(
+        "multilevel_sigmoid_focal_loss",
+        preds,
+        labels.to(torch.int32).contiguous(),
+        None,
+        how.avg_factor,
+        how.scale / max(how.divisor, 1),
+        SIGMOID_FOCAL,
+        float(gamma),
+        float(alpha),
+    )

@@ -1,0 +1,70 @@
+"""Sigmoid focal loss over the maps of all levels: the loss of their positions one after the other."""
+
+from __future__ import annotations
+
+import oracle
+import pytest
+import torch
+from cases import channels_last, contiguous, strided_cols
+from conftest import only_backends
+from heads import head
+
+from gfl_ops import multilevel_sigmoid_focal_loss
+
+OUTSIDE = -2
+
+# The native kernels are for CPUs only so far.
+cpu_backends = only_backends(without=("host_cuda", "cuda"))
+
+
+def inputs(dtype: torch.dtype, layout, classes: int = 5) -> tuple[list[torch.Tensor], torch.Tensor]:
+    preds = head(1, (0, 0), (96, 128), classes=classes).map(lambda x: layout(x.to(dtype))).cls_scores
+    anchors = sum(x.shape[2] * x.shape[3] for x in preds)
+    labels = torch.randint(-2, classes + 2, (2, anchors), generator=torch.Generator().manual_seed(2))
+    return preds, labels
+
+
+@cpu_backends
+@pytest.mark.parametrize("classes", [1, 5, 81])
+@pytest.mark.parametrize("layout", [contiguous, channels_last, strided_cols])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"reduction": "sum"}, {"avg_factor": 7.5, "gamma": 1.5, "alpha": 0.6}, {"avg_factor": torch.tensor(3.0)}],
+    ids=["mean", "sum", "avg_factor", "tensor"],
+)
+def test_it_is_the_loss_of_all_positions(options: dict, dtype: torch.dtype, layout, classes: int, backend) -> None:
+    preds, labels = inputs(dtype, layout, classes)
+    loss = multilevel_sigmoid_focal_loss(preds, labels, **options)
+    truth = [x.detach().double().requires_grad_() for x in preds]
+    rows = torch.cat([x.permute(0, 2, 3, 1).flatten(1, 2) for x in truth], 1).flatten(0, 1)
+    kept = (labels.flatten() != OUTSIDE).double()
+    expected = oracle.sigmoid_focal_loss(rows, labels.flatten(), kept, **options)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-12 if dtype == torch.float64 else 2e-6, atol=0)
+    rtol = {torch.float64: 1e-11, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
+    found = torch.autograd.grad(2 * loss, preds)
+    for got, value in zip(found, torch.autograd.grad(2 * expected, truth), strict=True):
+        assert got.dtype == dtype
+        torch.testing.assert_close(got.double(), value, rtol=rtol, atol=1e-9)
+
+
+@cpu_backends
+def test_label_types(backend) -> None:
+    preds, labels = inputs(torch.float32, contiguous)
+    expected = multilevel_sigmoid_focal_loss(preds, labels)
+    for dtype in (torch.int32, torch.int16):
+        assert torch.equal(multilevel_sigmoid_focal_loss(preds, labels.to(dtype)), expected)
+
+
+def test_errors() -> None:
+    preds, labels = inputs(torch.float32, contiguous)
+    for change, error, words in (
+        ({"preds": preds[0]}, TypeError, "preds must be a list of tensors, got Tensor"),
+        ({"preds": [preds[0], preds[1][:, :2]]}, ValueError, r"preds\[1\] must be \(B, C, H, W\) = \(2, 5, 6, 8\)"),
+        ({"labels": labels[:, :-1]}, ValueError, r"labels must be \(B, A\) = \(2, \d+\), got"),
+        ({"labels": labels.float()}, TypeError, "labels must be int64.* got float32"),
+        ({"reduction": "none"}, ValueError, "reduction must be one of 'mean', 'sum', got 'none'"),
+        ({"alpha": 2}, ValueError, r"alpha must be in \[0, 1\]"),
+    ):
+        with pytest.raises(error, match=f"multilevel_sigmoid_focal_loss: {words}"):
+            multilevel_sigmoid_focal_loss(**({"preds": preds, "labels": labels} | change))
