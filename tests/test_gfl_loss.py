@@ -327,7 +327,7 @@ def test_nothing_waits_for_the_device(backend) -> None:
     assert all(gradient.is_meta for gradient in gradients(losses, inputs))
 
 
-@cpu_backends
+@cpu_native
 def test_two_ranks_are_one_batch(backend, tmp_path: Path) -> None:
     if not torch.distributed.is_available():
         pytest.skip("this torch has no torch.distributed")

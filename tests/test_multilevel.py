@@ -30,7 +30,12 @@ def inputs(dtype: torch.dtype, layout, classes: int = 5) -> tuple[list[torch.Ten
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"reduction": "sum"}, {"avg_factor": 7.5, "gamma": 1.5, "alpha": 0.6}, {"avg_factor": torch.tensor(3.0)}],
+    [
+        {},
+        {"reduction": "sum"},
+        {"avg_factor": 7.5, "gamma": 1.5, "alpha": 0.6},
+        {"avg_factor": torch.tensor(3.0, dtype=torch.float64)},
+    ],
     ids=["mean", "sum", "avg_factor", "tensor"],
 )
 def test_it_is_the_loss_of_all_positions(options: dict, dtype: torch.dtype, layout, classes: int, backend) -> None:
