@@ -32,19 +32,23 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@functools.cache
-def measured(backend: str, dtype: str) -> dict[str, dict[str, float]]:
-    """In units of the prediction's bytes."""
+def probed(*arguments: str) -> dict[str, dict[str, float]]:
     package = str(Path(gfl_ops.__file__).parents[1])
     environment = os.environ | {
         "MALLOC_MMAP_THRESHOLD_": "65536",  # large blocks are mapped one by one, and freed at once
         "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")]),
     }
     done = subprocess.run(
-        [sys.executable, str(PROBE), backend, dtype], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, str(PROBE), *arguments], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@functools.cache
+def measured(backend: str, dtype: str) -> dict[str, dict[str, float]]:
+    """In units of the prediction's bytes."""
+    return probed(backend, dtype)
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -66,3 +70,12 @@ def test_the_measure_sees_temporaries(op: str) -> None:
     found = measured("reference", "float32")[op]
     assert found["step"] > 2 + SLACK
     assert found["forward"] > 1 + SLACK
+
+
+def test_the_whole_loss_needs_no_more_for_a_crowd(needs_native) -> None:
+    """The gradients of all maps are 22,400 * (80 + 68) floats; a forward alone needs none of them."""
+    found = probed("gfl_loss")
+    gradients = 22400 * (80 + 68) * 4
+    assert found["1000"]["step"] <= 1.05 * found["7"]["step"]
+    assert 0.7 * gradients <= found["7"]["step"] <= 1.3 * gradients
+    assert found["1000"]["forward"] <= 0.3 * gradients
