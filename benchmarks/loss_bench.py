@@ -28,7 +28,9 @@ import gfl_ops
 from gfl_ops import _native
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+import heads
 import oracle
+import oracle_gfl
 
 CACHE_BYTES = 96 << 20  # inputs rotate through this much memory, and their gradients through as much again
 Inputs = dict[str, Any]
@@ -52,9 +54,24 @@ class Row:
     target: Target | None = None
     compiled: bool = False
     kwargs: dict[str, Any] = field(default_factory=dict)
+    eager: Any = oracle
+
+    def leaves(self, inputs: Inputs) -> list[Tensor]:
+        """What gets a gradient: the main input, or the maps of a head."""
+        return [inputs[self.main]] if self.op != "gfl_loss" else [*inputs["cls_scores"], *inputs["bbox_preds"]]
+
+    def fresh(self, inputs: Inputs) -> Inputs:
+        names = [self.main] if self.op != "gfl_loss" else ["cls_scores", "bbox_preds"]
+
+        def copy(value: Any) -> Any:
+            return [copy(x) for x in value] if isinstance(value, list) else value.detach().clone().requires_grad_()
+
+        return inputs | {name: copy(inputs[name]) for name in names}
 
     def call(self, module: Any, inputs: Inputs) -> Tensor:
         result = getattr(module, self.op)(**inputs, **self.kwargs)
+        if self.op == "gfl_loss":
+            return sum(result[name] for name in heads.LOSSES) if isinstance(result, dict) else sum(result)
         if isinstance(result, tuple):  # the box loss: weighted as the GFL loss weights it
             return 2.0 * result[0] + 0.25 * result[1]
         return result if result.ndim == 0 else result.sum()
@@ -95,6 +112,17 @@ def box_inputs(rows: int) -> Inputs:
     return {"edge_logits": torch.randn(rows, 68), "anchor_points": points, "target_boxes": boxes}
 
 
+def head_inputs(images: int, gts: int) -> Inputs:
+    head = heads.head(0, [gts] * images, (800, 1344), classes=80)
+    return {"cls_scores": head.cls_scores, "bbox_preds": head.bbox_preds, "targets": head.targets}
+
+
+def whole_loss(size: str, images: int, gts: int, target: float) -> Row:
+    """At 800 x 1344 with 80 classes, assignment included."""
+    make = lambda: head_inputs(images, gts)  # noqa: E731
+    return Row("gfl_loss", size, "", make, Target(target, 0), kwargs={"strides": heads.STRIDES}, eager=oracle_gfl)
+
+
 def table() -> list[Row]:
     giou, box = {"kind": "giou"}, {"stride": 8.0}
     rows = [
@@ -104,6 +132,9 @@ def table() -> list[Row]:
         Row("integral", "80,000x17", "pred", lambda: integral_inputs(80000), Target(5, 5, 4), True),
         Row("iou_loss", "100,000 giou", "pred", lambda: iou_inputs(100000), Target(25, 8), True, giou),
         Row("distribution_box_loss", "2,000x4x17", "edge_logits", lambda: box_inputs(2000), None, True, box),
+        whole_loss("2x7 gts", 2, 7, 15),
+        whole_loss("2x300 gts", 2, 300, 60),
+        whole_loss("1x1,000 gts", 1, 1000, 150),
         Row("quality_focal_loss", "8,400x80", "pred", lambda: class_inputs(8400, 80)),
     ]
     for n in (8, 64, 512):
@@ -120,22 +151,23 @@ def table() -> list[Row]:
 
 
 def forward_backward(row: Row, module: Any, inputs: Inputs) -> None:
-    inputs[row.main].grad = None
+    for leaf in row.leaves(inputs):
+        leaf.grad = None
     row.call(module, inputs).backward()
 
 
 def check(row: Row, column: str, run: Callable[[Inputs], None], inputs: Inputs) -> None:
     """The gradient against eager's: no figure without it."""
-    forward_backward(row, oracle, inputs)
-    expected = inputs[row.main].grad
+    forward_backward(row, row.eager, inputs)
+    expected = [leaf.grad for leaf in row.leaves(inputs)]
     run(inputs)
-    torch.testing.assert_close(
-        inputs[row.main].grad, expected, rtol=1e-3, atol=1e-6 * float(expected.abs().max()), msg=f"{row.op}: {column}"
-    )
+    for leaf, value in zip(row.leaves(inputs), expected, strict=True):
+        atol = 1e-6 * float(value.abs().max())
+        torch.testing.assert_close(leaf.grad, value, rtol=1e-3, atol=atol, msg=f"{row.op}: {column}")
 
 
 def columns(row: Row, compile_too: bool) -> dict[str, Callable[[Inputs], None]]:
-    result = {"eager": lambda inputs: forward_backward(row, oracle, inputs)}
+    result = {"eager": lambda inputs: forward_backward(row, row.eager, inputs)}
     if compile_too and row.compiled:
         torch._dynamo.reset()
         compiled = torch.compile(lambda inputs: row.call(oracle, inputs))
@@ -153,11 +185,9 @@ def rotation(row: Row) -> list[Inputs]:
     """Enough copies of the inputs that none is still cached when its turn comes again (at most 16)."""
     torch.manual_seed(0)
     first = row.make()
-    count = min(16, max(1, CACHE_BYTES // max(first[row.main].nbytes, 1))) if first[row.main].nbytes > 1 << 20 else 1
-    copies = [first] + [dict(first, **{row.main: first[row.main].clone()}) for _ in range(count - 1)]
-    for inputs in copies:
-        inputs[row.main].requires_grad_()
-    return copies
+    size = sum(leaf.nbytes for leaf in row.leaves(first))
+    count = min(16, max(1, CACHE_BYTES // max(size, 1))) if size > 1 << 20 else 1
+    return [row.fresh(first) for _ in range(count)]
 
 
 def measure(row: Row, compile_too: bool, seconds: float) -> dict[str, Any]:
@@ -166,12 +196,17 @@ def measure(row: Row, compile_too: bool, seconds: float) -> dict[str, Any]:
     runs = columns(row, compile_too)
     for column, run in runs.items():
         check(row, column, run, inputs[0])
-    sources = [i[row.main].detach() for i in inputs]
-    targets = [torch.empty_like(source) for source in sources]
+    sources = [[leaf.detach() for leaf in row.leaves(i)] for i in inputs]
+    targets = [[torch.empty_like(x) for x in source] for source in sources]
+
+    def copy(i: int) -> None:
+        for target, source in zip(targets[i % len(targets)], sources[i % len(sources)], strict=True):
+            target.copy_(source)
+
     steps: dict[str, Callable[[int], None]] = {
         column: (lambda i, run=run: run(inputs[i % len(inputs)])) for column, run in runs.items()
     }
-    steps["copy"] = lambda i: targets[i % len(targets)].copy_(sources[i % len(sources)])
+    steps["copy"] = copy
     for step in steps.values():  # twice through the rotation: until then the allocator still asks for fresh pages
         for i in range(max(3, 2 * len(inputs))):
             step(i)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import statistics
 import time
@@ -33,9 +34,10 @@ def in_turns(steps: dict[str, Callable[[int], None]], seconds: float) -> tuple[d
 
 def calls_per_sample(step: Callable[[int], None]) -> int:
     """A sample lasts ten milliseconds at least, which spreads what its first call pays for cold caches."""
+    step(0)  # pays for what other steps left behind
     begin = time.perf_counter()
-    step(0)
-    return max(1, min(1000, int(1e-2 / max(time.perf_counter() - begin, 1e-7))))
+    step(1)
+    return min(1000, math.ceil(1e-2 / max(time.perf_counter() - begin, 1e-7)))
 
 
 def spread(values: list[float]) -> float:

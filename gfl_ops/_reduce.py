@@ -60,9 +60,18 @@ def for_kernel(
         return Reduction(SUM, loss_weight, count, None)
     if isinstance(avg_factor, Tensor):
         if avg_factor.device == pred.device:
-            return Reduction(SUM, loss_weight, 1, avg_factor.reshape(()).to(compute_dtype(pred)))
+            return Reduction(SUM, loss_weight, 1, _without_eps(avg_factor, compute_dtype(pred)))
         avg_factor = avg_factor.item()  # a CPU tensor beside a CUDA one: reading it waits for nothing
     return Reduction(SUM, loss_weight / (avg_factor + FLOAT32_EPS), 1, None)
+
+
+def _without_eps(avg_factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a kernel adds eps to. PyTorch adds it in the factor's own type, where it is lost from 2 upwards in float32;
+    in float64 alone that shows."""
+    avg_factor = avg_factor.reshape(())
+    if dtype == torch.float64 != avg_factor.dtype:
+        return (avg_factor + FLOAT32_EPS).to(dtype) - FLOAT32_EPS
+    return avg_factor.to(dtype)
 
 
 def for_core(kind: int, scale: float, count: int, avg_factor: Tensor | None) -> tuple[int, float, int]:
@@ -81,7 +90,8 @@ def reduce_loss(loss: Tensor, weight: Tensor | None, reduction: str, avg_factor:
     if avg_factor is None:
         return loss.sum() / max(loss.numel(), 1)  # the mean of nothing is 0, attached to the graph
     if isinstance(avg_factor, Tensor):
-        avg_factor = avg_factor.reshape(()).to(loss.dtype)
+        avg_factor = avg_factor.reshape(())
+        return loss.sum() / (avg_factor + FLOAT32_EPS).to(loss.dtype)
     return loss.sum() / (avg_factor + FLOAT32_EPS)
 
 
