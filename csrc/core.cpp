@@ -13,6 +13,10 @@
 #include "error.h"
 #include "gfl.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #if defined(GFL_WITH_CUDA)
 #include "cuda/cuda_ops.h"
 #endif
@@ -28,15 +32,24 @@ struct Isa {
   bool (*supported)();
 };
 
+#if defined(__x86_64__)
+// What both instruction sets are compiled with beside their name. A virtual machine may hide either; not every compiler
+// knows the name f16c in __builtin_cpu_supports.
+bool has_fma_and_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __builtin_cpu_supports("fma") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
 // Best first.
 const Isa kIsas[] = {
 #if defined(__x86_64__)
     {"avx512", &kernels_avx512,
      [] {
        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && has_fma_and_f16c();
      }},
-    {"avx2", &kernels_avx2, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+    {"avx2", &kernels_avx2, [] { return __builtin_cpu_supports("avx2") && has_fma_and_f16c(); }},
 #endif
     {"baseline", &kernels_baseline, [] { return true; }},
 };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -15,10 +16,9 @@ Bins = tuple[int, int, int, int, int]
 Map = tuple[int, int, int, int]
 Maps = tuple[int, tuple[Map, ...]]
 
+_module: ModuleType | None
 try:
-    from . import _core  # type: ignore[attr-defined]
-
-    _module: ModuleType | None = _core
+    _module = importlib.import_module("._core", __package__)  # whose error says what failed, without "circular import"
     load_error = ""
 except ImportError as error:  # built with GFL_NATIVE=off, or run from a source tree
     _module = None

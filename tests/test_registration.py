@@ -100,6 +100,15 @@ def test_opcheck_covers_every_raw_op(needs_native) -> None:
     assert {name.split(".")[0] for name in seen} == {name.split(".")[0] for name in registered_ops()}
 
 
+def test_a_profiler_sees_the_raw_ops(needs_native) -> None:
+    """Where nobody watches, calls pass by the registry; a profiler is somebody."""
+    pred = torch.randn(5, 17, requires_grad=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        (2 * gfl_ops.distribution_focal_loss(pred, torch.rand(5))).backward()
+    names = {event.name for event in profile.events()}
+    assert names >= {"gfl_ops::dfl_forward", "gfl_ops::scale_gradient_"}
+
+
 # ---- torch.compile -----------------------------------------------------------------------------------
 
 PUBLIC = [
