@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import gfl_ops
+from gfl_ops._distributed import start_mean_over_ranks
 
 from ..config import ATSSHeadConfig, PostprocessConfig
 from ..layers import Scale
 from .base import DenseHead, Detection, Target, anchor_points, rows
 from .select import select
-from .targets import mean_over_ranks, padded
+from .targets import padded
 
 _ANCHOR_SCALE = 8  # the anchors' side in strides
 _CENTER_STD, _SIZE_STD = 0.1, 0.2  # what the deltas are divided by
@@ -72,7 +73,7 @@ class ATSSHead(DenseHead[ATSSOutputs]):
         centerness = torch.where(positive, centerness_target(anchors, boxes), 0.0)
 
         totals = torch.stack([positive.sum(1).clamp(min=1).sum().float(), centerness.sum()])
-        num_pos, weight_sum = mean_over_ranks(totals).unbind()
+        num_pos, weight_sum = start_mean_over_ranks(totals)().unbind()
         loss_cls = gfl_ops.multilevel_sigmoid_focal_loss(
             outputs.cls_scores, labels, gamma=self.config.gamma, alpha=self.config.alpha, avg_factor=num_pos
         )

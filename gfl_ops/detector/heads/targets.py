@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 Target = dict[str, Tensor]
@@ -18,11 +18,3 @@ def padded(targets: list[Target]) -> tuple[Tensor, Tensor, Tensor]:
     if boxes.shape[1] == 0:  # gather needs a row to point at
         boxes, labels = boxes.new_zeros(len(targets), 1, 4), labels.new_zeros(len(targets), 1)
     return boxes, labels, counts
-
-
-def mean_over_ranks(totals: Tensor) -> Tensor:
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return totals
-    totals = totals / distributed.get_world_size()
-    distributed.all_reduce(totals)
-    return totals

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from ... import _check
 from ..._dispatch import runs_natively
+from ..._distributed import start_mean_over_ranks
 from ..iou.native import KINDS
 from . import native, reference
 from .targets import checked_targets
@@ -97,7 +97,7 @@ def gfl_loss(
         bbox_preds[0].shape[1] // 4,
     )
     run = native.gfl_loss if runs_natively(_OP, first) else reference.gfl_loss
-    return run(cls_scores, bbox_preds, padded, valid_shapes, options, _start_mean_over_ranks)._asdict()
+    return run(cls_scores, bbox_preds, padded, valid_shapes, options, start_mean_over_ranks)._asdict()
 
 
 def _check_maps(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], strides: Sequence[float]) -> None:
@@ -158,18 +158,3 @@ def _checked_options(options: Options, bins: int) -> Options:
         anchor_scale=float(options.anchor_scale),
         center_offset=float(options.center_offset),
     )
-
-
-def _start_mean_over_ranks(x: Tensor) -> Callable[[], Tensor]:
-    """Starts averaging a small tensor; what it returns waits for the result (on the device, not on the host)."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return lambda: x
-    x = x / torch.distributed.get_world_size()
-    work = torch.distributed.all_reduce(x, async_op=True)
-
-    def finish() -> Tensor:
-        if work is not None:
-            work.wait()
-        return x
-
-    return finish
