@@ -240,6 +240,28 @@ def test_autocast_and_half_models(name: str, dtype: torch.dtype) -> None:
     model.to(dtype).eval()([image()])
 
 
+@pytest.mark.slow  # inductor compiles a whole network, in minutes; so it does for one of the two
+@pytest.mark.parametrize(("name", "compiler"), zip(HEADS, ("inductor", "aot_eager"), strict=True))
+def test_compiled_models_train_and_detect_alike(name: str, compiler: str) -> None:
+    torch.manual_seed(0)
+    config = small(name, depth=18).from_scratch()
+    config = replace(config, input=detector.InputConfig(64, 128), postprocess=replace(config.postprocess, score_thr=0))
+    model = detector.build(config, 3)
+    compiled = torch.compile(model, backend=compiler)
+    images, targets = [image(), image(80, 60)], [target([[8, 8, 40, 50]], [1]), target([], [])]
+    parameters = [x for x in model.parameters() if x.requires_grad]
+    gradients = []
+    for run in (model, compiled):
+        torch.manual_seed(1)  # the short side is drawn
+        gradients.append(torch.autograd.grad(sum(run(images, targets).values()), parameters))
+    for expected, got in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    model.eval()
+    for expected, got in zip(model(images), compiled(images), strict=True):
+        assert len(expected["boxes"]) > 0
+        torch.testing.assert_close(got["scores"], expected["scores"], rtol=1e-4, atol=1e-5)
+
+
 def scene(generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
     """Three rectangles in dim noise; the colour is the class."""
 
