@@ -142,32 +142,34 @@ __device__ __forceinline__ unsigned beyond(int count) {
   return count < N ? ~0u << count & ((1u << N) - 1u) : 0u;
 }
 
-// The labels of vectors of positions: the same for every class, of which the next that is somebody's is known.
+// The labels of vectors of positions: the same for every class, of which the next that is somebody's is known. They are
+// read again where that is come to, which is rare; keeping them would take registers.
 template <int N>
 class PositionLabels {
  public:
   __device__ __forceinline__ PositionLabels(const int32_t* labels, const DenseItem& item)
-      : left_out_(beyond<N>(item.count)), next_(kNone) {
+      : labels_(labels + item.along), count_(item.count), left_out_(beyond<N>(item.count)) {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      label_[i] = i < item.count ? labels[item.along + i] : GFL_BACKGROUND;
-      left_out_ |= label_[i] == GFL_OUTSIDE ? 1u << i : 0u;
-      if (label_[i] >= item.across && label_[i] < next_) next_ = label_[i];
+      if (i < count_ && labels_[i] == GFL_OUTSIDE) left_out_ |= 1u << i;
     }
+    positives(item.across - 1);
   }
   // Whether nothing but negatives stands in the next classes.
   __device__ __forceinline__ bool plain(int first, int classes) const {
     return left_out_ == 0 && next_ >= first + classes;
   }
   __device__ __forceinline__ unsigned left_out(int) const { return left_out_; }
+  // Of class c, which must not be less than the last that was asked for.
   __device__ __forceinline__ unsigned positives(int c) {
-    if (c != next_) return 0;
+    if (c < next_) return 0;
     unsigned found = 0;
     next_ = kNone;
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      found |= label_[i] == c ? 1u << i : 0u;
-      if (label_[i] > c && label_[i] < next_) next_ = label_[i];
+      const int label = i < count_ ? labels_[i] : GFL_BACKGROUND;
+      found |= label == c ? 1u << i : 0u;
+      if (label > c && label < next_) next_ = label;
     }
     return found;
   }
@@ -175,9 +177,10 @@ class PositionLabels {
 
  private:
   static constexpr int kNone = 0x7fffffff;
-  int label_[N];
+  const int32_t* labels_;
+  int count_;
   unsigned left_out_;
-  int next_;
+  int next_ = GFL_OUTSIDE;  // nothing is known
 };
 
 // The labels of vectors of classes: one for each position.
@@ -218,7 +221,7 @@ template <class T, class Formula, bool kLoss, bool kGrad>
 struct DenseThread {
   using C = Compute<T>;
   static constexpr int N = kPack<T>;
-  static constexpr int kUnroll = FlatTile<T>::kUnroll;
+  static constexpr int kUnroll = UsualFormula<Formula>::value ? FlatTile<T>::kUnroll : 1;  // registers
 
   const DenseArguments<T>& op;
   const DenseLevel<T>& level;
@@ -230,7 +233,7 @@ struct DenseThread {
   __device__ __forceinline__ double run() const {
     Labels labels(op.labels + item.image * op.anchors + level.anchor, item);
     const T* pred = level.pred + level.pred_axes.offset(item.image, item.along, 0);
-    T* grad = kGrad && level.grad ? level.grad + level.grad_axes.offset(item.image, item.along, 0) : nullptr;
+    T* grad = writes(level.grad) ? level.grad + level.grad_axes.offset(item.image, item.along, 0) : nullptr;
     double total = 0.0;
     for (int at = item.across; at < item.end; at += kUnroll) {
       if (level.whole && at + kUnroll <= item.end && labels.plain(at, kUnroll)) {
@@ -245,6 +248,9 @@ struct DenseThread {
   }
 
  private:
+  // Where both are made the gradient may be absent.
+  static __device__ __forceinline__ bool writes(const T* grad) { return kGrad && (!kLoss || grad != nullptr); }
+
   __device__ __forceinline__ C plain(const T* pred, T* grad, int at) const {
     Vector<T, N> logits[kUnroll];
 #pragma unroll
@@ -255,7 +261,7 @@ struct DenseThread {
 #pragma unroll
     for (int j = 0; j < kUnroll; ++j) {
       const VectorTerms<T> terms = negative_terms<T>(formula, logits[j]);
-      if (kGrad && grad) {
+      if (writes(grad)) {
         terms.narrowed_grad(grad_scale).store(grad + (at + j) * level.grad_axes.across_stride);
       }
       if (kLoss) loss = loss + terms.loss_sum();
@@ -268,7 +274,7 @@ struct DenseThread {
   __device__ __forceinline__ double careful(const T* pred, T* grad, int at, Labels& labels) const {
     constexpr int kPart = 4 < N ? 4 : N;  // in flight; more of a half type would take too many registers
     const T* from = pred + at * level.pred_axes.across_stride;
-    T* to = grad + (kGrad && grad ? at * level.grad_axes.across_stride : 0);
+    T* to = grad + (writes(grad) ? at * level.grad_axes.across_stride : 0);
     const unsigned left_out = labels.left_out(at);
     const unsigned positives = labels.positives(at);
     double loss = 0.0;
@@ -284,7 +290,7 @@ struct DenseThread {
         const LossGrad<C> term = formula.negative(x[i]);
         const bool dropped = ((left_out | positives) >> (first + i) & 1u) != 0;
         if (kLoss) loss += static_cast<double>(select(dropped, C(), term.loss));
-        if (kGrad && grad && first + i < item.count) {
+        if (writes(grad) && first + i < item.count) {
           to[(first + i) * level.grad_axes.along_stride] = narrow<T>(select(dropped, C(), term.grad * grad_scale));
         }
       }
@@ -295,7 +301,7 @@ struct DenseThread {
       const int64_t anchor = item.image * op.anchors + level.anchor + Labels::position(item, at, i);
       const LossGrad<C> term = formula.positive(widen(from[i * level.pred_axes.along_stride]), op.score(anchor));
       if (kLoss) loss += static_cast<double>(term.loss);
-      if (kGrad && grad) to[i * level.grad_axes.along_stride] = narrow<T>(term.grad * grad_scale);
+      if (writes(grad)) to[i * level.grad_axes.along_stride] = narrow<T>(term.grad * grad_scale);
     }
     return loss;
   }
