@@ -15,16 +15,12 @@ void launch(Stream& stream, const DenseArguments<T>& arguments, const Formula& f
   if (kLoss && arguments.sum) finish(stream, arguments.sums, blocks);
 }
 
-// The usual losses of float have a kernel for each purpose; the unusual ones, and those of double, share one that can do
-// all. Nobody wants a half gradient from the forward, which would be rounded twice once it is scaled: there are two
-// kernels for that.
 template <class T, class Formula>
 int run(Stream& stream, const gfl_dense_loss& op, const Formula& formula, bool backward) {
-  constexpr bool kHalf = sizeof(T) == 2;
-  constexpr bool kShared = !kHalf && !(UsualFormula<Formula>::value && std::is_same<T, float>::value);
+  constexpr bool kShared = kSharedKernel<T, Formula>;
   const DenseArguments<T> arguments(op, backward);
   const bool grad = op.grad.count > 0;
-  if constexpr (kHalf) {
+  if constexpr (sizeof(T) == 2) {
     if (!backward) launch<T, Formula, true, false>(stream, arguments, formula);
     if (grad) launch<T, Formula, false, true>(stream, arguments, formula);
   } else if (backward) {

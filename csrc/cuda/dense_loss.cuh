@@ -16,6 +16,12 @@ namespace cuda {
 constexpr int kDenseThreads = 256;
 constexpr int kRun = 16;
 
+// The usual losses of float have a kernel for each purpose; the unusual ones, and those of double, share one that can do
+// all. Nobody wants a half gradient from the forward, which would be rounded twice once it is scaled: there are two
+// kernels for that.
+template <class T, class Formula>
+constexpr bool kSharedKernel = sizeof(T) == 8 || (sizeof(T) == 4 && !UsualFormula<Formula>::value);
+
 // One map: along the vectors, and across them.
 template <class T>
 struct DenseAxes {
@@ -248,8 +254,10 @@ struct DenseThread {
   }
 
  private:
-  // Where both are made the gradient may be absent.
-  static __device__ __forceinline__ bool writes(const T* grad) { return kGrad && (!kLoss || grad != nullptr); }
+  // The shared kernel may be asked for no gradient.
+  static __device__ __forceinline__ bool writes(const T* grad) {
+    return kGrad && (!kSharedKernel<T, Formula> || grad != nullptr);
+  }
 
   __device__ __forceinline__ C plain(const T* pred, T* grad, int at) const {
     Vector<T, N> logits[kUnroll];
