@@ -109,11 +109,6 @@ using gfl::Pass;
   return gfl::no_such_device(*(device))
 #endif
 
-// Ops without CUDA kernels; the package runs the reference there.
-#define GFL_CPU_ONLY(device, cpu_call)                       \
-  if ((device)->kind == GFL_CPU) return gfl::cpu().cpu_call; \
-  return gfl::no_such_device(*(device))
-
 extern "C" {
 
 int gfl_class_loss_forward(const gfl_device* device, const gfl_class_loss* op) {
@@ -177,12 +172,14 @@ int gfl_generalized_focal_backward(const gfl_device* device, const gfl_generaliz
 int gfl_atss_assign(const gfl_device* device, const gfl_atss* op) {
   if (op->topk < 1 || op->topk > 32) return gfl::fail(GFL_ERROR_ARGUMENT, "topk must be 1 to 32, got %d", op->topk);
   if (device->kind == GFL_CPU) return gfl::cpu_atss_assign(*op);
+#if defined(GFL_WITH_CUDA)
+  if (device->kind == GFL_CUDA) return gfl::cuda::atss_assign(*device, *op);
+#endif
   return gfl::no_such_device(*device);
 }
 
 int64_t gfl_atss_workspace_bytes(const gfl_device* device, const gfl_atss* op) {
-  (void)device;
-  return gfl::cpu_atss_workspace_bytes(*op);
+  return device->kind == GFL_CPU ? gfl::cpu_atss_workspace_bytes(*op) : 0;
 }
 
 int gfl_nms_run(const gfl_device* device, const gfl_nms* op) {
@@ -207,32 +204,35 @@ int64_t gfl_postprocess_workspace_bytes(const gfl_device* device, const gfl_post
 }
 
 int gfl_dense_loss_forward(const gfl_device* device, const gfl_dense_loss* op) {
-  GFL_CPU_ONLY(device, dense_loss(*op, Pass::kForward));
+  GFL_DISPATCH(device, dense_loss(*op, Pass::kForward), dense_loss_forward(*device, *op));
 }
 
 int gfl_dense_loss_backward(const gfl_device* device, const gfl_dense_loss* op) {
-  GFL_CPU_ONLY(device, dense_loss(*op, Pass::kBackward));
+  GFL_DISPATCH(device, dense_loss(*op, Pass::kBackward), dense_loss_backward(*device, *op));
 }
 
 int gfl_positive_weights_forward(const gfl_device* device, const gfl_positive_weights* op) {
-  GFL_CPU_ONLY(device, positive_weights(*op));
+  GFL_DISPATCH(device, positive_weights(*op), positive_weights_forward(*device, *op));
 }
 
 int gfl_positive_boxes_forward(const gfl_device* device, const gfl_positive_boxes* op) {
   if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
-  GFL_CPU_ONLY(device, positive_boxes(*op, Pass::kForward));
+  GFL_DISPATCH(device, positive_boxes(*op, Pass::kForward), positive_boxes_forward(*device, *op));
 }
 
 int gfl_positive_boxes_backward(const gfl_device* device, const gfl_positive_boxes* op) {
   if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
-  GFL_CPU_ONLY(device, positive_boxes(*op, Pass::kBackward));
+  GFL_DISPATCH(device, positive_boxes(*op, Pass::kBackward), positive_boxes_backward(*device, *op));
 }
 
 int gfl_box_losses_forward(const gfl_device* device, const gfl_box_losses* op) {
-  GFL_CPU_ONLY(device, box_losses(*op));
+  GFL_DISPATCH(device, box_losses(*op), box_losses_forward(*device, *op));
 }
 
 int64_t gfl_maps_workspace_bytes(const gfl_device* device, const gfl_levels* levels, int64_t batch, int64_t channels) {
+#if defined(GFL_WITH_CUDA)
+  if (device->kind == GFL_CUDA) return gfl::cuda::maps_workspace_bytes(*levels, batch, channels);
+#endif
   (void)device;
   return gfl::maps_workspace_bytes(*levels, batch, channels);
 }

@@ -385,6 +385,8 @@ typedef struct gfl_positive_weights {
 
 GFL_API int gfl_positive_weights_forward(const gfl_device* device, const gfl_positive_weights* op);
 
+enum { GFL_POSITIVE_SUMS = 3 }; /* of weight * IoU loss, weight * DFL of the four sides, quality */
+
 typedef struct gfl_positive_boxes {
   gfl_iou_options options;
   int64_t batch;
@@ -398,7 +400,7 @@ typedef struct gfl_positive_boxes {
   const void* weights;  /* anchor-shaped, compute type */
   gfl_maps edges;
   void* quality;        /* forward: anchor-shaped, compute type */
-  double* sums;         /* forward: of weight * IoU loss, weight * DFL of the four sides, quality */
+  double* sums;         /* forward: (GFL_POSITIVE_SUMS,) */
   const void* grad_iou; /* backward: one value each, compute type */
   const void* grad_dfl;
   double scale_iou; /* backward: as in gfl_box_losses */

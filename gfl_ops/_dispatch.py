@@ -31,11 +31,8 @@ OPS = (
     "multilevel_sigmoid_focal_loss",
 )
 _CPU_ONLY = (  # of the native kernels
-    "atss_assign",
     "nms",
     "postprocess",
-    "gfl_loss",
-    "multilevel_sigmoid_focal_loss",
 )
 
 

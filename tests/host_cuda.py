@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import importlib.util
 import os
@@ -117,3 +118,10 @@ def route() -> Iterator[None]:
     """Inside, native ops on CPU tensors run the CUDA kernels on the host."""
     with _native.route(module(), device_kind=1):
         yield
+
+
+def launches() -> int:
+    """How many kernels were launched so far."""
+    count = ctypes.CDLL(module().__file__).gfl_shim_launches
+    count.restype = ctypes.c_long
+    return count()

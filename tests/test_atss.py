@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import only_backends
+from running import map_tensors
 from torch import Tensor
 
 import gfl_ops
@@ -12,14 +14,18 @@ from gfl_ops import atss_assign
 STRIDES = (8, 16, 32, 64, 128)
 BACKGROUND, OUTSIDE = -1, -2
 
+native_backends = only_backends(without=("reference",))
 
-@pytest.fixture(params=["native", "reference"])
-def assign(request: pytest.FixtureRequest):
-    """atss_assign on one backend; the native kernels are for CPUs only so far."""
-    if request.param == "native":
-        request.getfixturevalue("needs_native")
-    with gfl_ops.use_backend(request.param):
-        yield atss_assign
+
+@pytest.fixture
+def assign(backend):
+    """atss_assign on one backend: tensors go there, and the result comes back."""
+
+    def on_device(*args, **kwargs) -> tuple[Tensor, Tensor]:
+        args, kwargs = map_tensors(lambda x: x.to(backend.device), (args, kwargs))
+        return map_tensors(Tensor.cpu, atss_assign(*args, **kwargs))
+
+    return on_device
 
 
 def pyramid(height: int, width: int) -> list[tuple[int, int]]:
@@ -38,18 +44,14 @@ def random_gts(seed: int, batch: int, gts: int, height: int, width: int, dtype=t
 @pytest.mark.parametrize("center_offset", [0.0, 0.5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("height", "width"), [(640, 640), (333, 500), (64, 700), (8, 8)])
-def test_native_is_the_reference(height, width, dtype, center_offset, topk, needs_native) -> None:
+@native_backends
+def test_native_is_the_reference(height, width, dtype, center_offset, topk, assign) -> None:
     boxes, counts = random_gts(height + topk, 3, 40, height, width, dtype)
     valid = torch.tensor([[height, width], [height // 2, width * 2 // 3], [1, 1]])
-    results = []
-    for backend in ("native", "reference"):
-        with gfl_ops.use_backend(backend):
-            results.append(
-                atss_assign(
-                    boxes, counts, pyramid(height, width), STRIDES, valid, topk=topk, center_offset=center_offset
-                )
-            )
-    (gt, iou), (expected_gt, expected_iou) = results
+    arguments = (boxes, counts, pyramid(height, width), STRIDES, valid)
+    gt, iou = assign(*arguments, topk=topk, center_offset=center_offset)
+    with gfl_ops.use_backend("reference"):
+        expected_gt, expected_iou = atss_assign(*arguments, topk=topk, center_offset=center_offset)
     assert torch.equal(gt, expected_gt)
     torch.testing.assert_close(iou, expected_iou, rtol=1e-6, atol=1e-7)
 

@@ -18,8 +18,12 @@ import gfl_ops
 
 # Sixteen byte loads, shared memory and shuffles are in all of these; generalized_focal and scale have no barrier but
 # that of the sum.
-OPS = ["class_loss", "dfl", "integral", "iou", "box_distribution", "generalized_focal", "scale", "large"]
-OPS_WITH_BARRIERS = ["class_loss", "dfl", "integral", "iou", "box_distribution", "large"]
+OPS_WITH_BARRIERS = [
+    *("class_loss", "dfl", "integral", "iou", "box_distribution"),
+    *("atss", "dense", "positives"),
+    "large",
+]
+OPS = [*OPS_WITH_BARRIERS, "generalized_focal", "scale"]
 
 
 def needs_sanitizer(name: str, folder: Path) -> None:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import host_cuda
 import oracle_gfl
 import pytest
 import torch
 from cases import channels_last, strided_cols
 from conftest import only_backends
-from heads import LOSSES, STRIDES, UPSTREAM, gradients, head, losses_of
+from heads import LOSSES, STRIDES, UPSTREAM, Head, gradients, head, losses_of
 from test_registration import OF_THE_WHOLE_LOSS, RecordRawOps
 
 import gfl_ops
 from gfl_ops import GFLLoss, PaddedTargets, gfl_loss
 
-# The native kernels are for CPUs only so far.
+native_backends = only_backends(without=("reference",))
+# The CUDA kernels on the host are a patch of the eager path, and of this process.
+compiled_backends = only_backends(without=("reference", "host_cuda"))
 cpu_backends = only_backends(without=("host_cuda", "cuda"))
-cpu_native = only_backends(without=("host_cuda", "cuda", "reference"))
 
 TOLERANCE = {torch.float64: (1e-12, 1e-13), torch.float32: (1e-6, 1e-6)}  # losses relative, gradients absolute
 
@@ -48,7 +52,6 @@ CASES = {
 each_case = pytest.mark.parametrize("case", CASES)
 
 
-@cpu_backends
 @each_case
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=lambda d: str(d)[6:])
 def test_it_is_the_usual_loss(case: str, dtype: torch.dtype, backend) -> None:
@@ -66,7 +69,6 @@ def test_it_is_the_usual_loss(case: str, dtype: torch.dtype, backend) -> None:
         torch.testing.assert_close(got.double(), value, rtol=0, atol=atol)
 
 
-@cpu_backends
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=lambda d: str(d)[6:])
 def test_half_types_are_widened_and_gradients_rounded_once(dtype: torch.dtype, backend) -> None:
     half = head(1, (7, 3)).to(backend.device).map(lambda x: x.to(dtype))
@@ -81,7 +83,6 @@ def test_half_types_are_widened_and_gradients_rounded_once(dtype: torch.dtype, b
         torch.testing.assert_close(got, value.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=1e-7)
 
 
-@cpu_backends
 @pytest.mark.parametrize("layout", [channels_last, strided_cols])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
 def test_layouts(layout, dtype: torch.dtype, backend) -> None:
@@ -93,7 +94,6 @@ def test_layouts(layout, dtype: torch.dtype, backend) -> None:
         torch.testing.assert_close(got, value, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-9)
 
 
-@cpu_backends
 def test_mixed_layouts_and_frozen_branches(backend) -> None:
     inputs = head(1, (7, 3)).to(backend.device)
     expected = gradients(losses_of(gfl_loss, inputs), inputs)
@@ -118,7 +118,6 @@ def padded(targets, most: int, fill: float = 0.0) -> PaddedTargets:
     return PaddedTargets(boxes, labels, torch.tensor([len(target["labels"]) for target in targets]))
 
 
-@cpu_backends
 @pytest.mark.parametrize("fill", [0.0, torch.nan, 100.0])
 def test_padding_changes_nothing(fill: float, backend) -> None:
     inputs = head(1, (7, 0, 3))
@@ -128,7 +127,6 @@ def test_padding_changes_nothing(fill: float, backend) -> None:
         assert all(map(torch.equal, losses_of(gfl_loss, replace(inputs.to(backend.device), targets=targets)), expected))
 
 
-@cpu_backends
 def test_a_label_says_what_is_padding(backend) -> None:
     inputs = head(1, (7, 3)).to(backend.device)
     expected = losses_of(gfl_loss, inputs)
@@ -139,7 +137,6 @@ def test_a_label_says_what_is_padding(backend) -> None:
         assert all(map(torch.equal, losses_of(gfl_loss, replace(inputs, targets=targets)), expected))
 
 
-@cpu_backends
 def test_no_room_for_gts(backend) -> None:
     inputs = head(1, (0, 0)).to(backend.device)
     targets = PaddedTargets(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2).long())
@@ -147,7 +144,6 @@ def test_no_room_for_gts(backend) -> None:
     assert all(map(torch.equal, losses_of(gfl_loss, replace(inputs, targets=targets)), losses_of(gfl_loss, inputs)))
 
 
-@cpu_backends
 def test_integer_types_of_targets(backend) -> None:
     inputs = head(1, (7, 3)).to(backend.device)
     expected = losses_of(gfl_loss, inputs)
@@ -162,7 +158,6 @@ def test_integer_types_of_targets(backend) -> None:
 # ---- properties --------------------------------------------------------------------------------------
 
 
-@cpu_backends
 def test_the_order_of_the_gts_does_not_matter(backend) -> None:
     inputs = head(21, (25,)).to(backend.device)
     order = torch.randperm(25, generator=torch.Generator().manual_seed(0)).to(backend.device)
@@ -170,7 +165,6 @@ def test_the_order_of_the_gts_does_not_matter(backend) -> None:
     assert all(map(torch.equal, losses_of(gfl_loss, replace(inputs, targets=targets)), losses_of(gfl_loss, inputs)))
 
 
-@cpu_backends
 def test_a_batch_is_its_images(backend) -> None:
     """But for the divisors: with logits of 0 every weight is a half, so that all of them are known."""
     inputs = head(22, (7, 12, 1), dtype=torch.float64).to(backend.device)
@@ -185,7 +179,6 @@ def test_a_batch_is_its_images(backend) -> None:
     torch.testing.assert_close(sum(sums(inputs.image(i)) for i in range(3)), together, rtol=1e-7, atol=0)
 
 
-@cpu_backends
 def test_scaling_everything_changes_nothing(backend) -> None:
     inputs = head(23, (9, 4)).to(backend.device)
     targets = [{"boxes": t["boxes"] * 4, "labels": t["labels"]} for t in inputs.targets]
@@ -193,7 +186,6 @@ def test_scaling_everything_changes_nothing(backend) -> None:
     torch.testing.assert_close(scaled, losses_of(gfl_loss, inputs), rtol=1e-6, atol=0)
 
 
-@cpu_backends
 def test_statistics(backend) -> None:
     inputs = head(24, (7, 0, 9)).to(backend.device)
     result = gfl_loss(inputs.cls_scores, inputs.bbox_preds, inputs.targets)
@@ -212,7 +204,6 @@ def test_statistics(backend) -> None:
 # ---- gradients ---------------------------------------------------------------------------------------
 
 
-@cpu_backends
 def test_gradients_survive_a_kept_graph_and_add_up(backend) -> None:
     inputs = head(31, (7, 3)).to(backend.device)
     losses = losses_of(gfl_loss, inputs)
@@ -224,13 +215,11 @@ def test_gradients_survive_a_kept_graph_and_add_up(backend) -> None:
         torch.testing.assert_close(x.grad, 4.5 * gradient, rtol=1e-5, atol=1e-9)
 
 
-@cpu_backends
 def test_a_zero_gradient_is_zero(backend) -> None:
     inputs = head(31, (7, 3)).to(backend.device)
     assert not any(g.any() for g in gradients(losses_of(gfl_loss, inputs), inputs, (0.0, 0.0, 0.0)))
 
 
-@cpu_backends
 def test_losses_may_be_changed_in_place(backend) -> None:
     inputs = head(31, (7, 3)).to(backend.device)
     result = gfl_loss(inputs.cls_scores, inputs.bbox_preds, inputs.targets)
@@ -242,7 +231,6 @@ def test_losses_may_be_changed_in_place(backend) -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-9)
 
 
-@cpu_backends
 def test_without_gradient(backend) -> None:
     inputs = head(31, (7, 3)).to(backend.device)
     with torch.no_grad():
@@ -251,7 +239,7 @@ def test_without_gradient(backend) -> None:
     torch.testing.assert_close(losses, tuple(x.detach() for x in losses_of(gfl_loss, inputs)), rtol=1e-6, atol=0)
 
 
-@cpu_native
+@native_backends
 def test_a_second_derivative_is_an_error(backend) -> None:
     inputs = head(31, (3,)).to(backend.device)
     for i, maps in ((0, inputs.cls_scores), (1, inputs.bbox_preds)):
@@ -261,7 +249,6 @@ def test_a_second_derivative_is_an_error(backend) -> None:
             gradient.sum().backward()
 
 
-@cpu_backends
 def test_extreme_logits(backend) -> None:
     for value in (1e4, -1e4, torch.inf, -torch.inf):
         inputs = head(32, (5,)).to(backend.device)
@@ -305,7 +292,7 @@ def test_opcheck(needs_native) -> None:
     assert seen >= set(OF_THE_WHOLE_LOSS)
 
 
-@cpu_native
+@compiled_backends
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
 def test_compile_as_one_graph(dtype: torch.dtype, backend) -> None:
     inputs = head(43, (3, 1), (64, 96)).to(backend.device).map(lambda x: x.to(dtype))
@@ -357,10 +344,127 @@ def test_two_ranks_are_one_batch(backend, tmp_path: Path) -> None:
             torch.testing.assert_close(found[rank]["gradients"][i] / 2, sums[rank].item(), rtol=1e-7, atol=1e-12)
 
 
+# ---- on a GPU, or as if ------------------------------------------------------------------------------
+
+
+def static_copy(inputs: Head, most: int, device: str) -> Head:
+    """The same with padded targets, on a device."""
+    targets = PaddedTargets(*(x.to(device) for x in padded(inputs.targets, most)))
+    return replace(inputs.to(device), targets=targets)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize("options", [{}, {"beta": 1.5}], ids=["usual", "beta"])
+def test_at_most_twelve_launches(options: dict, dtype: torch.dtype, needs_native) -> None:
+    """Three assign, two weigh the positives, two take their boxes, one finishes the box losses, two do the classes; the
+    backward has one for either. The head is large enough for every sum to need its second launch."""
+    inputs = static_copy(head(61, (40, 3), (320, 320), classes=20, dtype=dtype), 50, "cpu").map(lambda x: x.to(dtype))
+    with host_cuda.route(), gfl_ops.use_backend("native"):
+        before = host_cuda.launches()
+        losses = losses_of(gfl_loss, inputs, **options)
+        forward = host_cuda.launches() - before
+        gradients(losses, inputs)
+        both = host_cuda.launches() - before
+        with torch.no_grad():
+            losses_of(gfl_loss, inputs, **options)
+        without_gradient = host_cuda.launches() - before - both
+    assert (forward, both, without_gradient) == (10, 12, 10)
+
+
+def needs_gpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+@contextlib.contextmanager
+def no_host_sync() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
+def test_no_host_sync(dtype: torch.dtype) -> None:
+    needs_gpu()
+    listed = head(62, (7, 0, 30), (320, 320), classes=80, valid=0.9).to("cuda").map(lambda x: x.to(dtype))
+    with gfl_ops.use_backend("native"):
+        for inputs in (listed, static_copy(listed, 40, "cuda")):
+            gradients(losses_of(gfl_loss, inputs), inputs)  # what is loaded lazily may wait
+            with no_host_sync():
+                gradients(losses_of(gfl_loss, inputs), inputs)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["maps", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
+def test_a_captured_graph_takes_new_targets(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    needs_gpu()
+    heads = [
+        static_copy(head(seed, gts, (320, 352), classes=80), 40, "cuda").map(
+            lambda x: x.to(dtype).to(memory_format=layout)
+        )
+        for seed, gts in ((63, (7, 3)), (64, (40, 0)), (65, (1, 25)))
+    ]
+    static = heads[0].map(torch.clone)
+    static = replace(static, targets=PaddedTargets(*(x.clone() for x in static.targets)))
+
+    def step() -> list[torch.Tensor]:
+        losses = losses_of(gfl_loss, static)
+        return [*losses, *gradients(losses, static)]
+
+    with gfl_ops.use_backend("native"):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = step()
+        for other in (*heads[1:], heads[0]):
+            with torch.no_grad():
+                torch._foreach_copy_([*static.maps, *static.targets], [*other.maps, *other.targets])
+            graph.replay()
+            losses = losses_of(gfl_loss, other)
+            for got, expected in zip(captured, [*losses, *gradients(losses, other)], strict=True):
+                assert torch.equal(got, expected)
+
+
+@pytest.mark.gpu
+def test_launches_of_a_step_on_a_gpu() -> None:
+    """Torch's own included, of which only the sum of the losses and its gradient's way back are not the loss's."""
+    needs_gpu()
+    inputs = static_copy(head(66, (40, 3), (320, 320), classes=80), 50, "cuda")
+    with gfl_ops.use_backend("native"):
+        ones = [torch.ones((), device="cuda") for _ in LOSSES]
+        torch.autograd.grad(losses_of(gfl_loss, inputs), inputs.maps, ones)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            torch.autograd.grad(losses_of(gfl_loss, inputs), inputs.maps, ones)
+            torch.cuda.synchronize()
+    on_device = [event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    assert 0 < len(on_device) <= 12, on_device
+
+
+@pytest.mark.gpu
+def test_memory_on_a_gpu_does_not_grow_with_the_gts() -> None:
+    needs_gpu()
+    peaks = []
+    for gts in (7, 1000):
+        inputs = static_copy(head(67, (gts,), (800, 1344), classes=80), 1000, "cuda")
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        with gfl_ops.use_backend("native"):
+            gradients(losses_of(gfl_loss, inputs), inputs)
+        peaks.append(torch.cuda.max_memory_allocated() - before)
+    assert peaks[1] <= 1.05 * peaks[0]
+
+
 # ---- the module and the errors -----------------------------------------------------------------------
 
 
-@cpu_backends
 def test_module(backend) -> None:
     inputs = head(51, (6, 6), classes=3, bins=8, valid=0.8).to(backend.device)
     options = {"beta": 1.0, "loss_weights": (2.0, 1.0, 0.5), "topk": 5, "iou_kind": "diou", "center_offset": 0.5}

@@ -6,25 +6,22 @@ import oracle
 import pytest
 import torch
 from cases import channels_last, contiguous, strided_cols
-from conftest import only_backends
 from heads import head
 
 from gfl_ops import multilevel_sigmoid_focal_loss
 
 OUTSIDE = -2
 
-# The native kernels are for CPUs only so far.
-cpu_backends = only_backends(without=("host_cuda", "cuda"))
 
-
-def inputs(dtype: torch.dtype, layout, classes: int = 5) -> tuple[list[torch.Tensor], torch.Tensor]:
-    preds = head(1, (0, 0), (96, 128), classes=classes).map(lambda x: layout(x.to(dtype))).cls_scores
+def inputs(
+    dtype: torch.dtype, layout, classes: int = 5, device: str = "cpu"
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    preds = head(1, (0, 0), (96, 128), classes=classes).map(lambda x: layout(x.to(device, dtype))).cls_scores
     anchors = sum(x.shape[2] * x.shape[3] for x in preds)
     labels = torch.randint(-2, classes + 2, (2, anchors), generator=torch.Generator().manual_seed(2))
-    return preds, labels
+    return preds, labels.to(device)
 
 
-@cpu_backends
 @pytest.mark.parametrize("classes", [1, 5, 81])
 @pytest.mark.parametrize("layout", [contiguous, channels_last, strided_cols])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
@@ -34,7 +31,7 @@ def inputs(dtype: torch.dtype, layout, classes: int = 5) -> tuple[list[torch.Ten
     ids=["mean", "sum", "avg_factor", "tensor"],
 )
 def test_it_is_the_loss_of_all_positions(options: dict, dtype: torch.dtype, layout, classes: int, backend) -> None:
-    preds, labels = inputs(dtype, layout, classes)
+    preds, labels = inputs(dtype, layout, classes, backend.device)
     loss = multilevel_sigmoid_focal_loss(preds, labels, **options)
     truth = [x.detach().double().requires_grad_() for x in preds]
     rows = torch.cat([x.permute(0, 2, 3, 1).flatten(1, 2) for x in truth], 1).flatten(0, 1)
@@ -48,9 +45,8 @@ def test_it_is_the_loss_of_all_positions(options: dict, dtype: torch.dtype, layo
         torch.testing.assert_close(got.double(), value, rtol=rtol, atol=1e-9)
 
 
-@cpu_backends
 def test_label_types(backend) -> None:
-    preds, labels = inputs(torch.float32, contiguous)
+    preds, labels = inputs(torch.float32, contiguous, device=backend.device)
     expected = multilevel_sigmoid_focal_loss(preds, labels)
     for dtype in (torch.int32, torch.int16):
         assert torch.equal(multilevel_sigmoid_focal_loss(preds, labels.to(dtype)), expected)

@@ -62,31 +62,18 @@ class Atss {
   }
 
   AtssLevel<T> level(int64_t image, int i) const {
-    const gfl_level& whole = op_.levels.level[i];
-    const T stride = static_cast<T>(whole.stride);
-    AtssLevel<T> seen{whole.height,
-                      whole.width,
-                      whole.width,
-                      stride,
-                      static_cast<T>(op_.center_offset) * stride,
-                      static_cast<T>(op_.anchor_scale) * stride * static_cast<T>(0.5)};
-    if (op_.valid_shapes) {
-      const T* shape = static_cast<const T*>(op_.valid_shapes) + 2 * image;
-      seen.height = valid_cells(shape[0], stride, whole.height);
-      seen.width = valid_cells(shape[1], stride, whole.width);
-    }
-    return seen;
+    const T* shape = op_.valid_shapes ? static_cast<const T*>(op_.valid_shapes) + 2 * image : nullptr;
+    return atss_level(op_.levels.level[i], shape, op_.anchor_scale, op_.center_offset);
   }
 
   void claim(int64_t image, int64_t gt) const {
     const T* corners = static_cast<const T*>(op_.gt_boxes) + (image * op_.gts + gt) * 4;
     const Box<T> box{corners[0], corners[1], corners[2], corners[3]};
-    const T center_x = (box.x1 + box.x2) / 2;
-    const T center_y = (box.y1 + box.y2) / 2;
+    T center_x, center_y;
     int64_t& found = *num_claims(image, gt);
     found = 0;
     if (op_.gt_labels && !known(label(image, gt))) return;
-    if (!(absolute(center_x) < HUGE_VAL && absolute(center_y) < HUGE_VAL)) return;
+    if (!box_center(box, center_x, center_y)) return;
 
     Claim<T>* mine = claims(image, gt);
     T ious[GFL_MAX_LEVELS * kMostCandidates];

@@ -47,7 +47,7 @@ constexpr int64_t kChunkPositives = 4 * kBlock;
 
 GFL_FN int64_t positive_chunks(int64_t positives) { return (positives + kChunkPositives - 1) / kChunkPositives; }
 
-constexpr int kPositiveSums = 3;
+constexpr int kPositiveSums = GFL_POSITIVE_SUMS;
 
 // For one partial sum a chunk of either cut, or for a list of all positives and their partial sums.
 GFL_FN int64_t maps_workspace_bytes(const gfl_levels& levels, int64_t batch, int64_t channels) {

@@ -21,9 +21,17 @@ int box_distribution_loss_forward(const gfl_device& device, const gfl_box_distri
 int box_distribution_loss_backward(const gfl_device& device, const gfl_box_distribution_loss& op);
 int generalized_focal_forward(const gfl_device& device, const gfl_generalized_focal& op);
 int generalized_focal_backward(const gfl_device& device, const gfl_generalized_focal& op);
+int atss_assign(const gfl_device& device, const gfl_atss& op);
+int dense_loss_forward(const gfl_device& device, const gfl_dense_loss& op);
+int dense_loss_backward(const gfl_device& device, const gfl_dense_loss& op);
+int positive_weights_forward(const gfl_device& device, const gfl_positive_weights& op);
+int positive_boxes_forward(const gfl_device& device, const gfl_positive_boxes& op);
+int positive_boxes_backward(const gfl_device& device, const gfl_positive_boxes& op);
+int box_losses_forward(const gfl_device& device, const gfl_box_losses& op);
 int scale_gradient(const gfl_device& device, void* data, int32_t dtype, int64_t size, const void* factor);
 
 int64_t workspace_bytes(int64_t rows, int64_t cols);
+int64_t maps_workspace_bytes(const gfl_levels& levels, int64_t batch, int64_t channels);
 
 // "sm_80 sm_90 compute_90", as the build was told.
 inline const char* architectures() {

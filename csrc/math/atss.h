@@ -36,6 +36,12 @@ struct AtssCandidate {
   int y;
 };
 
+// Of a row or column of cells.
+template <class T>
+GFL_FN T cell_center(int cell, T stride, T offset) {
+  return static_cast<T>(cell) * stride + offset;
+}
+
 // The `count` of `cells` places along an axis that are nearest to c, nearest first, the lower one where two tie.
 template <class T>
 GFL_FN void nearest_on_axis(T c, T stride, T offset, int cells, int count, int* places, T* distances) {
@@ -44,8 +50,8 @@ GFL_FN void nearest_on_axis(T c, T stride, T offset, int cells, int count, int* 
   int lower = position < T() ? -1 : position >= last ? cells - 1 : static_cast<int>(position);
   int upper = lower + 1;
   for (int rank = 0; rank < count; ++rank) {
-    const T below = c - (static_cast<T>(lower) * stride + offset);
-    const T above = (static_cast<T>(upper) * stride + offset) - c;
+    const T below = c - cell_center(lower, stride, offset);
+    const T above = cell_center(upper, stride, offset) - c;
     const bool take_lower = upper >= cells || (lower >= 0 && absolute(below) <= absolute(above));
     places[rank] = take_lower ? lower : upper;
     distances[rank] = take_lower ? below : above;
@@ -84,16 +90,16 @@ GFL_FN int nearest_cells(const AtssLevel<T>& level, T center_x, T center_y, int 
 
 template <class T>
 GFL_FN Box<T> anchor_box(const AtssLevel<T>& level, int x, int y) {
-  const T center_x = static_cast<T>(x) * level.stride + level.offset;
-  const T center_y = static_cast<T>(y) * level.stride + level.offset;
+  const T center_x = cell_center(x, level.stride, level.offset);
+  const T center_y = cell_center(y, level.stride, level.offset);
   return {center_x - level.half_side, center_y - level.half_side, center_x + level.half_side,
           center_y + level.half_side};
 }
 
 template <class T>
 GFL_FN bool center_inside(const AtssLevel<T>& level, int x, int y, const Box<T>& box) {
-  const T center_x = static_cast<T>(x) * level.stride + level.offset;
-  const T center_y = static_cast<T>(y) * level.stride + level.offset;
+  const T center_x = cell_center(x, level.stride, level.offset);
+  const T center_y = cell_center(y, level.stride, level.offset);
   const T margin = constant<T>(kInsideMargin);
   return center_x - box.x1 > margin && center_y - box.y1 > margin && box.x2 - center_x > margin &&
          box.y2 - center_y > margin;
@@ -121,6 +127,26 @@ GFL_FN int valid_cells(T pixels, T stride, int cells) {
   if (wanted >= static_cast<T>(cells)) return cells;
   const int whole = static_cast<int>(wanted);
   return static_cast<T>(whole) < wanted ? whole + 1 : whole;
+}
+
+// `shape` is the height and width of the image's valid part in pixels, or NULL.
+template <class T>
+GFL_FN AtssLevel<T> atss_level(const gfl_level& whole, const T* shape, double anchor_scale, double center_offset) {
+  const T stride = static_cast<T>(whole.stride);
+  return {shape ? valid_cells(shape[0], stride, whole.height) : whole.height,
+          shape ? valid_cells(shape[1], stride, whole.width) : whole.width,
+          whole.width,
+          stride,
+          static_cast<T>(center_offset) * stride,
+          static_cast<T>(anchor_scale) * stride * static_cast<T>(0.5)};
+}
+
+// NaN and infinite boxes have none.
+template <class T>
+GFL_FN bool box_center(const Box<T>& box, T& x, T& y) {
+  x = (box.x1 + box.x2) / 2;
+  y = (box.y1 + box.y2) / 2;
+  return absolute(x) < static_cast<T>(HUGE_VAL) && absolute(y) < static_cast<T>(HUGE_VAL);
 }
 
 }  // namespace gfl

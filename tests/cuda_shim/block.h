@@ -283,4 +283,17 @@ T exchange(const T& value, int lane) {
   return got;
 }
 
+// A bit for each lane of this thread's warp. All lanes must come.
+inline unsigned ballot(bool vote) {
+  const unsigned warp = threadIdx.x / kWarpSize * kWarpSize;
+  slots[threadIdx.x].bytes[0] = vote;
+  warp_barrier();
+  unsigned votes = 0;
+  for (unsigned lane = 0; lane < kWarpSize; ++lane) {
+    votes |= static_cast<unsigned>(slots[warp + lane].bytes[0]) << lane;
+  }
+  warp_barrier();  // before anyone votes again
+  return votes;
+}
+
 }  // namespace shim

@@ -7,6 +7,7 @@
 // block, so that a read out of bounds, of another block's values or of unwritten ones shows.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -59,12 +60,18 @@ template <class T>
 T __shfl_xor_sync(unsigned, T value, int bits) {
   return shim::exchange(value, (static_cast<int>(threadIdx.x) % 32) ^ bits);
 }
+inline unsigned __ballot_sync(unsigned, bool vote) { return shim::ballot(vote); }
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 inline uint32_t atomicOr(uint32_t* address, uint32_t bits) {
   return __atomic_fetch_or(address, bits, __ATOMIC_RELAXED);
 }
 inline uint32_t atomicAnd(uint32_t* address, uint32_t bits) {
   return __atomic_fetch_and(address, bits, __ATOMIC_RELAXED);
+}
+inline int atomicCAS(int* address, int expected, int desired) {
+  __atomic_compare_exchange_n(address, &expected, desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+  return expected;
 }
 
 // ---- the runtime: one device with one multiprocessor, so that small inputs fill a grid ---------------
@@ -109,6 +116,8 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device
 
 namespace shim {
 
+inline std::atomic<long> launches{0};
+
 // What stands for kernel<<<blocks, threads, shared_bytes>>>(arguments...).
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), int blocks, int threads, int shared_bytes, const Arguments&... arguments) {
@@ -116,6 +125,7 @@ void launch(void (*kernel)(Parameters...), int blocks, int threads, int shared_b
     shim_report(cudaErrorInvalidConfiguration);
     return;
   }
+  ++launches;
   run_grid(blocks, threads, shared_bytes, [&] { kernel(arguments...); });
 }
 

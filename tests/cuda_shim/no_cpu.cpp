@@ -1,5 +1,7 @@
-// Test only: the core without its CPU kernels, for a build in which every op of their table runs as CUDA on the host.
+// Test only: the core without its CPU kernels, for a build in which every op of their table runs as CUDA on the host;
+// and how many kernels were launched.
 #include "cpu/kernels.h"
+#include "cuda_runtime.h"
 
 namespace gfl {
 
@@ -8,3 +10,5 @@ const CpuKernels kernels_avx2{};
 const CpuKernels kernels_avx512{};
 
 }  // namespace gfl
+
+extern "C" __attribute__((visibility("default"))) long gfl_shim_launches() { return shim::launches; }

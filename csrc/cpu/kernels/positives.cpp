@@ -4,6 +4,8 @@
 
 #include "../../error.h"
 #include "../box_block.h"
+// The formulas come after the vector primitives.
+#include "../../math/gfl_loss.h"
 #include "../isa.h"
 #include "../kernels.h"
 #include "../maps.h"
@@ -166,9 +168,8 @@ class PositiveBoxes {
   void backward() const {
     clear_gradient();
     const T weight = static_cast<const T*>(op_.normalisers)[1];
-    const double per_weight = 1.0 / static_cast<double>(maximum(weight, T(1)));
-    const T grad_iou = static_cast<T>(static_cast<double>(value(op_.grad_iou)) * op_.scale_iou * per_weight);
-    const T grad_dfl = static_cast<T>(static_cast<double>(value(op_.grad_dfl)) * op_.scale_dfl * per_weight);
+    const T grad_iou = over_weight(static_cast<double>(value(op_.grad_iou)), op_.scale_iou, weight);
+    const T grad_dfl = over_weight(static_cast<double>(value(op_.grad_dfl)), op_.scale_dfl, weight);
     double nothing[1];
     positives_.for_each_block(nothing, [&](const Place* places, int count, double*) {
       BoxBlock<T> block;
@@ -228,11 +229,9 @@ class PositiveBoxes {
 template <class T>
 int box_losses_of(const gfl_box_losses& op) {
   const T weight = static_cast<const T*>(op.normalisers)[1];
-  const double per_weight = 1.0 / static_cast<double>(maximum(weight, T(1)));
-  const T num_pos = *static_cast<const T*>(op.num_pos);
-  *static_cast<T*>(op.loss_iou) = static_cast<T>(op.sums[0] * op.scale_iou * per_weight);
-  *static_cast<T*>(op.loss_dfl) = static_cast<T>(op.sums[1] * op.scale_dfl * per_weight);
-  *static_cast<T*>(op.mean_quality) = static_cast<T>(op.sums[2] / static_cast<double>(maximum(num_pos, T(1))));
+  *static_cast<T*>(op.loss_iou) = over_weight(op.sums[0], op.scale_iou, weight);
+  *static_cast<T*>(op.loss_dfl) = over_weight(op.sums[1], op.scale_dfl, weight);
+  *static_cast<T*>(op.mean_quality) = mean_quality(op.sums[2], *static_cast<const T*>(op.num_pos));
   return GFL_OK;
 }
 

@@ -1,0 +1,135 @@
+// The weight of every positive, its highest probability of a class, and what the losses are divided by: a warp for each
+// positive of a tile.
+#include "../math/sigmoid.h"
+#include "cuda_ops.h"
+#include "dispatch.cuh"
+#include "positives.cuh"
+
+namespace gfl {
+namespace cuda {
+namespace {
+
+constexpr int kFinishThreads = 256;
+
+template <class T>
+struct WeightArguments {
+  using C = Compute<T>;
+
+  PositiveTiles tiles;
+  gfl_maps scores;
+  int64_t batch;
+  int classes;
+  const int32_t* gts;
+  C* weights;
+  C* normalisers;
+  C* num_pos;
+  double* sums;  // of the weights of a tile
+  int* counts;   // of its positives
+
+  explicit WeightArguments(const gfl_positive_weights& op)
+      : tiles(op.levels, op.batch),
+        scores(op.scores),
+        batch(op.batch),
+        classes(static_cast<int>(op.classes)),
+        gts(op.gts),
+        weights(static_cast<C*>(op.weights)),
+        normalisers(static_cast<C*>(op.normalisers)),
+        num_pos(static_cast<C*>(op.num_pos)),
+        sums(static_cast<double*>(op.workspace)),
+        counts(reinterpret_cast<int*>(sums + tiles.count)) {}
+};
+
+// The highest logit of a cell; all lanes have it.
+template <class T>
+__device__ __forceinline__ Compute<T> highest(const T* cell, int64_t channel_stride, int classes) {
+  using C = Compute<T>;
+  C most = static_cast<C>(-HUGE_VAL);
+#pragma unroll 4
+  for (int c = static_cast<int>(threadIdx.x) % kWarp; c < classes; c += kWarp) {
+    most = maximum(most, widen(cell[c * channel_stride]));
+  }
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    most = maximum(most, __shfl_xor_sync(kFullWarp, most, offset));
+  }
+  return most;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kPositiveThreads) positive_weights_kernel(const WeightArguments<T> op) {
+  using C = Compute<T>;
+  __shared__ int list[kTileCells];
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const bool leads = threadIdx.x % kWarp == 0;
+  for (int64_t number = blockIdx.x; number < op.tiles.count; number += gridDim.x) {
+    const PositiveTiles::Place tile = op.tiles.place(number);
+    C* weights = op.weights + tile.index;
+    const int count = list_positives(op.gts, tile, list, [&](int cell) { weights[cell] = C(); });
+    double sum = 0.0;
+    for (int i = warp; i < count; i += kPositiveThreads / kWarp) {
+      const int cell = list[i];
+      const C most =
+          highest(cell_of<const T>(op.scores, tile, cell), op.scores.level[tile.level].channel_stride, op.classes);
+      const C weight = sigmoid_parts(most).p;
+      if (!leads) continue;
+      weights[cell] = weight;
+      sum += static_cast<double>(weight);
+    }
+    if (count > 0) sum = block_sum(sum);
+    if (threadIdx.x == 0) {
+      op.sums[number] = sum;
+      op.counts[number] = count;
+    }
+  }
+}
+
+// One block: the tiles of each image, then all.
+template <class T>
+__global__ void __launch_bounds__(kFinishThreads) finish_weights(const WeightArguments<T> op) {
+  using C = Compute<T>;
+  const int thread = static_cast<int>(threadIdx.x);
+  double weight = 0.0;
+  for (int64_t i = thread; i < op.tiles.count; i += kFinishThreads) weight += op.sums[i];
+  double positives = 0.0;
+  double at_least_one_each = 0.0;
+  for (int64_t image = thread / kWarp; image < op.batch; image += kFinishThreads / kWarp) {
+    const int* counts = op.counts + image * op.tiles.of_image();
+    int found = 0;
+    for (int64_t i = thread % kWarp; i < op.tiles.of_image(); i += kWarp) found += counts[i];
+    for (int offset = kWarp / 2; offset > 0; offset /= 2) found += __shfl_xor_sync(kFullWarp, found, offset);
+    if (thread % kWarp != 0) continue;
+    positives += static_cast<double>(found);
+    at_least_one_each += static_cast<double>(found > 0 ? found : 1);
+  }
+  weight = block_sum(weight);
+  positives = block_sum(positives);
+  at_least_one_each = block_sum(at_least_one_each);
+  if (thread != 0) return;
+  op.normalisers[0] = static_cast<C>(at_least_one_each);
+  op.normalisers[1] = static_cast<C>(weight);
+  *op.num_pos = static_cast<C>(positives);
+}
+
+}  // namespace
+
+int positive_weights_forward(const gfl_device& device, const gfl_positive_weights& op) {
+  Stream stream(device);
+  return with_float_type(op.scores.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    const WeightArguments<T> arguments(op);
+    if (arguments.tiles.count > 0) {
+      stream.launch(positive_weights_kernel<T>, Grid{stream.blocks(arguments.tiles.count, 16), kPositiveThreads},
+                    arguments);
+    }
+    stream.launch(finish_weights<T>, Grid{1, kFinishThreads}, arguments);
+    return stream.status();
+  });
+}
+
+int64_t maps_workspace_bytes(const gfl_levels& levels, int64_t batch, int64_t) {
+  const int64_t of_tiles = GFL_POSITIVE_SUMS * PositiveTiles(levels, batch).count;
+  const int64_t of_blocks = kMaxBlocks;
+  return (of_tiles > of_blocks ? of_tiles : of_blocks) * static_cast<int64_t>(sizeof(double));
+}
+
+}  // namespace cuda
+}  // namespace gfl
