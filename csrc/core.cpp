@@ -174,10 +174,16 @@ int64_t gfl_atss_workspace_bytes(const gfl_device* device, const gfl_atss* op) {
 
 int gfl_nms_run(const gfl_device* device, const gfl_nms* op) {
   if (device->kind == GFL_CPU) return gfl::cpu_nms(gfl::cpu(), *op);
+#if defined(GFL_WITH_CUDA)
+  if (device->kind == GFL_CUDA) return gfl::cuda::nms(*device, *op);
+#endif
   return gfl::no_such_device(*device);
 }
 
 int64_t gfl_nms_workspace_bytes(const gfl_device* device, const gfl_nms* op) {
+#if defined(GFL_WITH_CUDA)
+  if (device->kind == GFL_CUDA) return gfl::cuda::nms_workspace_bytes(*op);
+#endif
   (void)device;
   return gfl::cpu_nms_workspace_bytes(*op);
 }

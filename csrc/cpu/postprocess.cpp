@@ -3,6 +3,7 @@
 // each image merges its levels, and decodes and compares its candidates from the best on until it has detections enough.
 #include "../error.h"
 #include "../math/nms.h"
+#include "../workspace.h"
 #include "detection.h"
 #include "parallel.h"
 #include "rank.h"

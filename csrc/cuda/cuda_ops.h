@@ -21,6 +21,8 @@ int box_distribution_loss_forward(const gfl_device& device, const gfl_box_distri
 int box_distribution_loss_backward(const gfl_device& device, const gfl_box_distribution_loss& op);
 int generalized_focal_forward(const gfl_device& device, const gfl_generalized_focal& op);
 int generalized_focal_backward(const gfl_device& device, const gfl_generalized_focal& op);
+int nms(const gfl_device& device, const gfl_nms& op);
+int64_t nms_workspace_bytes(const gfl_nms& op);
 int scale_gradient(const gfl_device& device, void* data, int32_t dtype, int64_t size, const void* factor);
 
 int64_t workspace_bytes(int64_t rows, int64_t cols);

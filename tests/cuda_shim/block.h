@@ -283,4 +283,19 @@ T exchange(const T& value, int lane) {
   return got;
 }
 
+// The bits that the lanes of this thread's warp have together.
+inline uint32_t united(uint32_t bits) {
+  const unsigned warp = threadIdx.x / kWarpSize * kWarpSize;
+  std::memcpy(slots[threadIdx.x].bytes, &bits, sizeof bits);
+  warp_barrier();
+  uint32_t all = 0;
+  for (unsigned lane = 0; lane < kWarpSize; ++lane) {
+    uint32_t of_lane;
+    std::memcpy(&of_lane, slots[warp + lane].bytes, sizeof of_lane);
+    all |= of_lane;
+  }
+  warp_barrier();
+  return all;
+}
+
 }  // namespace shim
