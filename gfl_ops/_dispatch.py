@@ -32,7 +32,6 @@ OPS = (
 )
 _CPU_ONLY = (  # of the native kernels
     "atss_assign",
-    "postprocess",
     "gfl_loss",
     "multilevel_sigmoid_focal_loss",
 )

@@ -4,15 +4,11 @@
 #include "cuda_ops.h"
 #include "dispatch.cuh"
 #include "reduce.cuh"
+#include "sides.cuh"
 
 namespace gfl {
 namespace cuda {
 namespace {
-
-template <class C>
-struct CountingValues {
-  __device__ __forceinline__ C operator()(int k) const { return static_cast<C>(k); }
-};
 
 template <class T>
 struct BoxArguments {
@@ -66,19 +62,6 @@ struct BoxArguments {
     return grad_loss ? grad_loss[positive * grad_loss_stride] : C();
   }
 };
-
-// The values that the four threads of a positive hold, in the order of the sides.
-template <class C>
-__device__ __forceinline__ void gather_sides(C value, C (&sides)[kSides]) {
-  const int first = static_cast<int>(threadIdx.x) % kWarp / kSides * kSides;
-#pragma unroll
-  for (int side = 0; side < kSides; ++side) sides[side] = __shfl_sync(kFullWarp, value, first + side);
-}
-
-template <class C>
-__device__ __forceinline__ C of_side(int side, C left, C top, C right, C bottom) {
-  return side == 0 ? left : side == 1 ? top : side == 2 ? right : bottom;
-}
 
 template <class T, int kBins, bool kGrad>
 __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>) box_distribution_kernel(const BoxArguments<T> op) {

@@ -23,6 +23,8 @@ int generalized_focal_forward(const gfl_device& device, const gfl_generalized_fo
 int generalized_focal_backward(const gfl_device& device, const gfl_generalized_focal& op);
 int nms(const gfl_device& device, const gfl_nms& op);
 int64_t nms_workspace_bytes(const gfl_nms& op);
+int postprocess(const gfl_device& device, const gfl_postprocess& op);
+int64_t postprocess_workspace_bytes(const gfl_postprocess& op);
 int scale_gradient(const gfl_device& device, void* data, int32_t dtype, int64_t size, const void* factor);
 
 int64_t workspace_bytes(int64_t rows, int64_t cols);
