@@ -184,10 +184,16 @@ int64_t gfl_atss_workspace_bytes(const gfl_device* device, const gfl_atss* op) {
 
 int gfl_nms_run(const gfl_device* device, const gfl_nms* op) {
   if (device->kind == GFL_CPU) return gfl::cpu_nms(gfl::cpu(), *op);
+#if defined(GFL_WITH_CUDA)
+  if (device->kind == GFL_CUDA) return gfl::cuda::nms(*device, *op);
+#endif
   return gfl::no_such_device(*device);
 }
 
 int64_t gfl_nms_workspace_bytes(const gfl_device* device, const gfl_nms* op) {
+#if defined(GFL_WITH_CUDA)
+  if (device->kind == GFL_CUDA) return gfl::cuda::nms_workspace_bytes(*op);
+#endif
   (void)device;
   return gfl::cpu_nms_workspace_bytes(*op);
 }
@@ -195,10 +201,16 @@ int64_t gfl_nms_workspace_bytes(const gfl_device* device, const gfl_nms* op) {
 int gfl_postprocess_run(const gfl_device* device, const gfl_postprocess* op) {
   if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
   if (device->kind == GFL_CPU) return gfl::cpu_postprocess(gfl::cpu(), *op);
+#if defined(GFL_WITH_CUDA)
+  if (device->kind == GFL_CUDA) return gfl::cuda::postprocess(*device, *op);
+#endif
   return gfl::no_such_device(*device);
 }
 
 int64_t gfl_postprocess_workspace_bytes(const gfl_device* device, const gfl_postprocess* op) {
+#if defined(GFL_WITH_CUDA)
+  if (device->kind == GFL_CUDA) return gfl::cuda::postprocess_workspace_bytes(*op);
+#endif
   (void)device;
   return gfl::cpu_postprocess_workspace_bytes(*op);
 }

@@ -30,10 +30,6 @@ OPS = (
     "gfl_loss",
     "multilevel_sigmoid_focal_loss",
 )
-_CPU_ONLY = (  # of the native kernels
-    "nms",
-    "postprocess",
-)
 
 
 def _checked(name: str, origin: str) -> str:
@@ -101,8 +97,6 @@ def _native_problem(op: str, device: torch.device) -> str:
     kind = device.type
     if kind in ("cpu", "meta"):
         return ""
-    if kind == "cuda" and op in _CPU_ONLY:
-        return "the native core has it for CPUs only"
     return _cuda_problem(device.index) if kind == "cuda" else f"the native core has no kernels for {kind}"
 
 

@@ -13,9 +13,7 @@ from torch import Tensor
 import gfl_ops
 from gfl_ops import batched_nms, nms, nms_padded
 
-NATIVE_ON_CPU_ONLY = True  # see conftest.backend
 INF, NAN = torch.inf, torch.nan
-without_shim = only_backends(without=("host_cuda",))
 
 
 def random_boxes(count: int, seed: int = 0, extent: float = 300.0, dtype=torch.float32) -> Tensor:
@@ -123,21 +121,33 @@ def test_large_coordinates_keep_their_precision(backend) -> None:
     assert batched_nms(boxes, scores, classes, 0.61).tolist() == [0, 1]
 
 
-@without_shim
-def test_many_boxes(backend) -> None:
-    """More than any block or tile; ten clusters of equal boxes and scattered ones that do not meet."""
-    count = 100_000
+def clusters(count: int, device: str) -> tuple[Tensor, Tensor, list[int]]:
+    """Pairs of equal boxes that meet no others, in any order; and what of them stays: the better one of each."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(1))
-    cell = torch.arange(count) % 50_000
+    cell = (torch.arange(count) % (count // 2))[order]
     corner = torch.stack([cell % 500, cell // 500], 1) * 10.0
-    boxes = torch.cat([corner, corner + 8], 1)[order].to(backend.device)
-    scores = torch.rand(count, generator=torch.Generator().manual_seed(2)).to(backend.device)
-    if backend.name == "reference":
-        boxes, scores, cell, order = boxes[:3000], scores[:3000], cell, order[:3000]
-    expected: dict[int, int] = {}
+    scores = torch.rand(count, generator=torch.Generator().manual_seed(2))
+    best: dict[int, int] = {}
     for i in scores.sort(descending=True, stable=True).indices.tolist():
-        expected.setdefault(int(cell[order[i]]), i)
-    assert sorted(nms(boxes, scores, 0.5).tolist()) == sorted(expected.values())
+        best.setdefault(int(cell[i]), i)
+    return torch.cat([corner, corner + 8], 1).to(device), scores.to(device), list(best.values())
+
+
+@only_backends(without=("host_cuda", "reference"))
+def test_many_boxes(backend) -> None:
+    boxes, scores, expected = clusters(100_000, backend.device)
+    assert nms(boxes, scores, 0.5).tolist() == expected
+
+
+@only_backends(without=("reference",))
+def test_more_boxes_than_are_compared_at_once(backend) -> None:
+    """On a GPU 5,120: what stays among them meets the rest."""
+    boxes, scores, expected = clusters(5_400, backend.device)
+    for classes in (None, torch.zeros(5_400, device=backend.device).long()):
+        keep, count = nms_padded(boxes, scores, 0.5, classes)
+        assert keep[:count].tolist() == expected and (keep[count:] == -1).all()
+    keep, count = nms_padded(boxes, scores, 0.5, max_output=2_650)
+    assert keep.tolist() == expected[:2650] and count == 2650
 
 
 # ---- inputs that are not boxes -----------------------------------------------------------------------

@@ -13,7 +13,6 @@ from torch import Tensor
 import gfl_ops
 from gfl_ops import postprocess
 
-NATIVE_ON_CPU_ONLY = True  # see conftest.backend
 INF, NAN = torch.inf, torch.nan
 STRIDES = (8, 16, 32, 64, 128)
 Head = tuple[list[Tensor], list[Tensor]]

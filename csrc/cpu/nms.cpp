@@ -2,6 +2,7 @@
 // stayed, by descending score again.
 #include "../error.h"
 #include "../math/nms.h"
+#include "../workspace.h"
 #include "detection.h"
 #include "parallel.h"
 #include "rank.h"

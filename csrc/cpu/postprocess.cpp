@@ -2,7 +2,9 @@
 // candidates it has seen, and once it has enough of them, whatever cannot pass the worst is skipped unlooked-at. Then
 // each image merges its levels, and decodes and compares its candidates from the best on until it has detections enough.
 #include "../error.h"
+#include "../level_logits.h"
 #include "../math/nms.h"
+#include "../workspace.h"
 #include "detection.h"
 #include "parallel.h"
 #include "rank.h"
@@ -13,18 +15,12 @@ namespace {
 constexpr int64_t kPiece = int64_t{1} << 19;  // logits that one thread searches
 constexpr int kBlock = 16;                    // cells that are decoded together
 
-// The logits of one level of one image, in the order of memory.
-struct LevelLogits {
-  int64_t cells;
-  int64_t size;
-  int64_t first_index;  // candidates are numbered over all levels: (level, cell, class)
-  int64_t most;         // candidates that it may have
+// How one level of one image is cut into pieces.
+struct SearchedLevel : LevelLogits {
   int64_t pieces;
   int64_t room;         // ranks that a piece has place for
   int64_t first_piece;  // among an image's pieces
   int64_t first_rank;   // among an image's ranks
-  bool classes_inside;  // neighbours in memory are classes of a cell, not cells of a class
-  int64_t run;          // logits in one run of constant stride
 };
 
 template <class T>
@@ -60,21 +56,12 @@ class Postprocess {
 
  private:
   void add_level(int i) {
-    const gfl_head_level& given = op_.levels[i];
-    LevelLogits& level = levels_[i];
-    level.cells = static_cast<int64_t>(given.height) * given.width;
-    level.size = level.cells * op_.classes;
-    level.first_index = logits_;
-    level.most = std::min(op_.nms_pre, level.size);
+    SearchedLevel& level = levels_[i];
+    static_cast<LevelLogits&>(level) = LevelLogits(op_, i, logits_);
     level.pieces = (level.size + kPiece - 1) / kPiece;
     level.room = std::min(level.most + std::max<int64_t>(level.most, 1024), std::min(level.size, kPiece));
     level.first_piece = pieces_an_image_;
     level.first_rank = ranks_an_image_;
-    level.classes_inside = given.scores.channel_stride == 1 && given.scores.length_stride != 1;
-    const int64_t inside = level.classes_inside ? op_.classes : level.cells;
-    const int64_t step = level.classes_inside ? given.scores.channel_stride : given.scores.length_stride;
-    const int64_t outer = level.classes_inside ? given.scores.length_stride : given.scores.channel_stride;
-    level.run = outer == inside * step ? level.size : inside;
     logits_ += level.size;
     pieces_an_image_ += level.pieces;
     ranks_an_image_ += level.pieces * level.room;
@@ -87,23 +74,8 @@ class Postprocess {
     return found_[image * pieces_an_image_ + levels_[level].first_piece + piece];
   }
 
-  // Where a logit stands in memory, from its place in the order of memory.
-  int64_t offset(int64_t image, int i, int64_t place) const {
-    const gfl_bins& scores = op_.levels[i].scores;
-    const int64_t inside = levels_[i].classes_inside ? op_.classes : levels_[i].cells;
-    const int64_t step = levels_[i].classes_inside ? scores.channel_stride : scores.length_stride;
-    const int64_t outer = levels_[i].classes_inside ? scores.length_stride : scores.channel_stride;
-    return image * scores.batch_stride + place / inside * outer + place % inside * step;
-  }
-  int64_t index(int i, int64_t place) const {
-    const LevelLogits& level = levels_[i];
-    if (level.classes_inside) return level.first_index + place;
-    return level.first_index + place % level.cells * op_.classes + place / level.cells;
-  }
-
   void search(int64_t image, int i, int64_t piece) const {
-    const LevelLogits& level = levels_[i];
-    const gfl_bins& scores = op_.levels[i].scores;
+    const SearchedLevel& level = levels_[i];
     Rank<T>* ranks = piece_ranks(image, i, piece);
     int64_t found = 0;
     int32_t places[kScanTile + kColumnPadding];
@@ -113,9 +85,8 @@ class Postprocess {
     for (int64_t start = piece * kPiece; start < end;) {
       const int64_t run_end = (start / level.run + 1) * level.run;
       const int count = static_cast<int>(std::min<int64_t>(kScanTile, std::min(run_end, end) - start));
-      const int64_t step = level.classes_inside ? scores.channel_stride : scores.length_stride;
-      const int reached = kernels_->scan(
-          LogitScan<T>{scores.data, scores.dtype, offset(image, i, start), step, count, least, places, values});
+      const int reached = kernels_->scan(LogitScan<T>{level.scores.data, level.scores.dtype, level.offset(image, start),
+                                                      level.step(), count, least, places, values});
       for (int j = 0; j < reached; ++j) {
         if (values[j] < least) continue;  // it rose while this tile was looked at
         const T score = score_of_logit(values[j]);
@@ -124,7 +95,7 @@ class Postprocess {
           keep_best(ranks, found, level.most);
           least = std::max(least, static_cast<T>(least_logit(static_cast<double>(score_of(ranks[level.most - 1])))));
         }
-        ranks[found++] = rank_of(score, index(i, start + places[j]));
+        ranks[found++] = rank_of(score, level.index(start + places[j]));
       }
       start += count;
     }
@@ -278,7 +249,7 @@ class Postprocess {
   const CpuKernels* kernels_;
   const gfl_postprocess& op_;
   const T score_threshold_;
-  LevelLogits levels_[GFL_MAX_LEVELS];
+  SearchedLevel levels_[GFL_MAX_LEVELS];
   int64_t logits_ = 0;
   int64_t pieces_an_image_ = 0;
   int64_t ranks_an_image_ = 0;

@@ -28,6 +28,10 @@ int positive_weights_forward(const gfl_device& device, const gfl_positive_weight
 int positive_boxes_forward(const gfl_device& device, const gfl_positive_boxes& op);
 int positive_boxes_backward(const gfl_device& device, const gfl_positive_boxes& op);
 int box_losses_forward(const gfl_device& device, const gfl_box_losses& op);
+int nms(const gfl_device& device, const gfl_nms& op);
+int64_t nms_workspace_bytes(const gfl_nms& op);
+int postprocess(const gfl_device& device, const gfl_postprocess& op);
+int64_t postprocess_workspace_bytes(const gfl_postprocess& op);
 int scale_gradient(const gfl_device& device, void* data, int32_t dtype, int64_t size, const void* factor);
 
 int64_t workspace_bytes(int64_t rows, int64_t cols);

@@ -15,7 +15,7 @@ GFL_FN float score_of_logit(float x) { return static_cast<float>(1.0 / (1.0 + ::
 GFL_FN double score_of_logit(double x) { return 1.0 / (1.0 + ::exp(-x)); }
 
 // No logit below this one has a score above or equal to `score`; a few above it may have none either.
-static inline double least_logit(double score) {
+GFL_FN double least_logit(double score) {
   const double lower = score * (1.0 - 2e-6);
   if (!(lower > 0.0)) return -HUGE_VAL;
   const double logit = ::log(lower / (1.0 - lower));

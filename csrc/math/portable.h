@@ -51,6 +51,8 @@ GFL_FN float select(bool condition, float yes, float no) { return condition ? ye
 GFL_FN double select(bool condition, double yes, double no) { return condition ? yes : no; }
 GFL_FN float absolute(float x) { return fabsf(x); }
 GFL_FN double absolute(double x) { return fabs(x); }
+GFL_FN float square_root(float x) { return sqrtf(x); }
+GFL_FN double square_root(double x) { return ::sqrt(x); }
 GFL_FN float fused(float a, float b, float c) { return fmaf(a, b, c); }
 GFL_FN double fused(double a, double b, double c) { return ::fma(a, b, c); }
 

@@ -60,6 +60,18 @@ GFL_FN Softmax<T> softmax_in_place(const Bins& x, int bins, const Values& values
   return {most, inverse_sum, total * inverse_sum};
 }
 
+// The root of sum p_k (v_k - E)^2; leaves p_k in place of e_k.
+template <class T, class Bins, class Values>
+GFL_FN T standard_deviation(const Bins& e, int bins, const Softmax<T>& softmax, const Values& values) {
+  T variance = T();
+  for (int k = 0; k < bins; ++k) {
+    e(k) = e(k) * softmax.inverse_sum;
+    const T distance = values(k) - softmax.expectation;
+    variance = variance + e(k) * (distance * distance);
+  }
+  return square_root(variance);
+}
+
 // Leaves upstream * dE/dx_k in place of e_k.
 template <class T, class Bins, class Values>
 GFL_FN void expectation_gradient(const Bins& e, int bins, const Softmax<T>& softmax, const Values& values, T upstream) {

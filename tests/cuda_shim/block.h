@@ -283,17 +283,23 @@ T exchange(const T& value, int lane) {
   return got;
 }
 
-// A bit for each lane of this thread's warp. All lanes must come.
-inline unsigned ballot(bool vote) {
+// The bits that the lanes of this thread's warp have together.
+inline uint32_t united(uint32_t bits) {
   const unsigned warp = threadIdx.x / kWarpSize * kWarpSize;
-  slots[threadIdx.x].bytes[0] = vote;
+  std::memcpy(slots[threadIdx.x].bytes, &bits, sizeof bits);
   warp_barrier();
-  unsigned votes = 0;
+  uint32_t all = 0;
   for (unsigned lane = 0; lane < kWarpSize; ++lane) {
-    votes |= static_cast<unsigned>(slots[warp + lane].bytes[0]) << lane;
+    uint32_t of_lane;
+    std::memcpy(&of_lane, slots[warp + lane].bytes, sizeof of_lane);
+    all |= of_lane;
   }
-  warp_barrier();  // before anyone votes again
-  return votes;
+  warp_barrier();
+  return all;
+}
+
+// A bit for each lane of this thread's warp. All lanes must come.
+inline unsigned ballot(bool vote) { return united(static_cast<unsigned>(vote) << threadIdx.x % kWarpSize);
 }
 
 }  // namespace shim

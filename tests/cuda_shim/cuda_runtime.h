@@ -63,6 +63,24 @@ T __shfl_xor_sync(unsigned, T value, int bits) {
 inline unsigned __ballot_sync(unsigned, bool vote) { return shim::ballot(vote); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
+inline uint32_t __reduce_or_sync(unsigned, uint32_t bits) { return shim::united(bits); }
+inline uint32_t __ballot_sync(unsigned, bool vote) {
+  return shim::united(vote ? 1u << threadIdx.x % shim::kWarpSize : 0u);
+}
+inline int __popcll(long long bits) { return __builtin_popcountll(static_cast<unsigned long long>(bits)); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
+
+inline uint32_t atomicAdd(uint32_t* address, uint32_t value) {
+  return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
+}
+inline uint32_t atomicMin(uint32_t* address, uint32_t value) {
+  uint32_t before = __atomic_load_n(address, __ATOMIC_RELAXED);
+  while (value < before &&
+         !__atomic_compare_exchange_n(address, &before, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  return before;
+}
 inline uint32_t atomicOr(uint32_t* address, uint32_t bits) {
   return __atomic_fetch_or(address, bits, __ATOMIC_RELAXED);
 }

@@ -63,18 +63,21 @@ void gather_side(const EdgeBlock<T>& op, int side, T* tile) {
   }
 }
 
+// One lane of a tile.
 template <class T>
-void write_distributions(const EdgeBlock<T>& op, int side, const T* exponentials, const T* inverse_sums) {
+struct Lane {
+  T* first;
+  T& operator()(int k) const { return first[k * kBlock]; }
+};
+
+template <class T>
+void write_distributions(const EdgeBlock<T>& op, int side, T* exponentials, const T* inverse_sums,
+                         const BinValues<T>& values) {
   for (int i = 0; i < op.count; ++i) {
-    T* probabilities = op.distributions[i] + side * op.bins;
-    const T expectation = op.expectation[side][i];
-    T variance = T();
-    for (int k = 0; k < op.bins; ++k) {
-      probabilities[k] = exponentials[k * kBlock + i] * inverse_sums[i];
-      const T distance = static_cast<T>(k) - expectation;
-      variance = variance + probabilities[k] * (distance * distance);
-    }
-    op.deviations[i][side] = std::sqrt(variance);
+    const Lane<T> lane{exponentials + i};
+    const Softmax<T> softmax{T(), inverse_sums[i], op.expectation[side][i]};
+    op.deviations[i][side] = standard_deviation(lane, op.bins, softmax, values);
+    for (int k = 0; k < op.bins; ++k) op.distributions[i][side * op.bins + k] = lane(k);
   }
 }
 
@@ -91,7 +94,7 @@ void expect(EdgeBlock<T>& op) {
       store(inverse_sums + i, softmax.inverse_sum);
       store(op.expectation[side] + i, softmax.expectation);
     }
-    if (op.distributions[0]) write_distributions(op, side, tile.data, inverse_sums);
+    if (op.distributions[0]) write_distributions(op, side, tile.data, inverse_sums, values);
   }
 }
 

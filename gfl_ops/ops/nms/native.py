@@ -23,8 +23,9 @@ def _nms(
     core, device = _native.core_for(boxes)
     keep, kept = _outputs(boxes, room)
     dtype = _native.dtype_code(boxes)
-    # On a GPU torch's sort, which does not make the host wait; the CPU's kernel sorts for itself.
-    order = scores.sort(stable=True, descending=True).indices if device[0] else None
+    # On a GPU torch's sort, which does not make the host wait; the CPU's kernel sorts for itself. Adding 0 makes 0 of
+    # -0, so that a sort by bits takes them for equal, too.
+    order = (scores + 0.0).sort(stable=True, descending=True).indices if device[0] else None
     size = core.nms_workspace_bytes(device, boxes.shape[0], dtype, classes is not None)
     workspace = torch.empty(size, dtype=torch.uint8, device=boxes.device)
     core.nms(
