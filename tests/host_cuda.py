@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import importlib.util
 import os
@@ -110,6 +111,13 @@ def module() -> ModuleType:
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded
+
+
+def launches() -> int:
+    """How many kernels were launched since the module was loaded."""
+    count = ctypes.CDLL(str(build())).gfl_shim_launches
+    count.restype = ctypes.c_int64
+    return count()
 
 
 @contextlib.contextmanager

@@ -109,6 +109,8 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device
 
 namespace shim {
 
+inline int64_t launches = 0;  // since the program began
+
 // What stands for kernel<<<blocks, threads, shared_bytes>>>(arguments...).
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), int blocks, int threads, int shared_bytes, const Arguments&... arguments) {
@@ -116,6 +118,7 @@ void launch(void (*kernel)(Parameters...), int blocks, int threads, int shared_b
     shim_report(cudaErrorInvalidConfiguration);
     return;
   }
+  ++launches;
   run_grid(blocks, threads, shared_bytes, [&] { kernel(arguments...); });
 }
 
