@@ -113,15 +113,15 @@ def module() -> ModuleType:
     return loaded
 
 
+def launches() -> int:
+    """How many kernels were launched since the module was loaded."""
+    count = ctypes.CDLL(str(build())).gfl_shim_launches
+    count.restype = ctypes.c_int64
+    return count()
+
+
 @contextlib.contextmanager
 def route() -> Iterator[None]:
     """Inside, native ops on CPU tensors run the CUDA kernels on the host."""
     with _native.route(module(), device_kind=1):
         yield
-
-
-def launches() -> int:
-    """How many kernels were launched so far."""
-    count = ctypes.CDLL(module().__file__).gfl_shim_launches
-    count.restype = ctypes.c_long
-    return count()

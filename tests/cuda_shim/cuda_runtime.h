@@ -134,7 +134,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device
 
 namespace shim {
 
-inline std::atomic<long> launches{0};
+inline std::atomic<int64_t> launches{0};  // since the program began
 
 // What stands for kernel<<<blocks, threads, shared_bytes>>>(arguments...).
 template <class... Parameters, class... Arguments>

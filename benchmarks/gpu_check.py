@@ -1,0 +1,216 @@
+"""Everything that needs a real GPU, in one command of at most ten minutes, without a network.
+
+    python -m benchmarks.gpu_check --out results.json
+    python -m benchmarks.gpu_check --out results.json --only bench
+
+Builds and installs where need be, runs the tests marked gpu, CUDA graph capture and sync checks, compute-sanitizer on
+small cases, all benchmarks, and ncu's counters of the hot kernels. Each stage has its own time limit; the file is
+written as results come, so an interrupted run leaves what it had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import functools
+import glob
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # started with -m or as a script
+import stages
+from stages import Stage
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+TOTAL = 590.0
+# Ours by name, so that not every kernel of torch is replayed; the columns that say what a kernel is bound by.
+NCU_METRICS = (
+    "gpu__time_duration.sum",
+    "dram__throughput.avg.pct_of_peak_sustained_elapsed",
+    "dram__bytes_read.sum",
+    "dram__bytes_write.sum",
+    "sm__throughput.avg.pct_of_peak_sustained_elapsed",
+    "sm__inst_executed.sum",
+    "sm__warps_active.avg.pct_of_peak_sustained_active",
+    "launch__registers_per_thread",
+)
+# The package as installed, never the work tree's: its folder must not come first on the path.
+INSTALLED = "import sys; sys.path[:] = [p for p in sys.path if p not in ('', {root!r})]; "
+PROBE = "import gfl_ops; from gfl_ops import _native; print(gfl_ops.__path__[0], _native.has_cuda())"
+PYTEST = "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+
+
+def python(words: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", INSTALLED.format(root=str(ROOT)) + words, *arguments]
+
+
+def script(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, str(HERE / name), *arguments]
+
+
+@functools.cache
+def gpu() -> str:
+    """Name, driver and compute capability of the first GPU; empty without one."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip().split("\n")[0] if done.returncode == 0 else ""
+
+
+def no_gpu() -> str:
+    return "" if gpu() else "no GPU"
+
+
+def tool(name: str) -> str | None:
+    folders = [os.environ.get("CUDA_HOME", ""), "/usr/local/cuda", *sorted(glob.glob("/usr/local/cuda-*"))]
+    places = [os.path.join(folder, sub) for folder in folders if folder for sub in ("bin", "compute-sanitizer")]
+    places += sorted(glob.glob("/opt/nvidia/nsight-compute/*"))
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(places))
+
+
+def no_tool(name: str) -> Callable[[], str]:
+    return lambda: no_gpu() or ("" if tool(name) else f"{name} is not there")
+
+
+def no_build_needed() -> str:
+    """The installed package has CUDA kernels, and its Python files are the work tree's."""
+    if no_gpu():
+        return no_gpu()
+    done = subprocess.run(python(PROBE), capture_output=True, text=True, cwd="/")
+    if done.returncode != 0 or not done.stdout.strip().endswith("True"):
+        return ""
+    installed = Path(done.stdout.split()[0])
+    files = [path.relative_to(ROOT / "gfl_ops") for path in (ROOT / "gfl_ops").rglob("*.py")]
+    same, _, _ = filecmp.cmpfiles(ROOT / "gfl_ops", installed, [str(path) for path in files], shallow=False)
+    return "installed already" if len(same) == len(files) else ""
+
+
+def build_command(result: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--force-reinstall"),
+        *("--disable-pip-version-check", str(ROOT)),
+    ]
+
+
+def build_environment() -> dict[str, str]:
+    """For this GPU alone, which takes a third of the time."""
+    architecture = gpu().split(",")[-1].strip().replace(".", "") if gpu() else ""
+    chosen = f"{architecture}-real" if architecture else ""
+    return {"GFL_CUDA": "on"} | ({"GFL_CUDA_ARCHS": chosen} if chosen else {})
+
+
+def ncu_command(result: Path) -> list[str]:
+    kernels = ("--kernel-name-base", "demangled", "--kernel-name", "regex:gfl", "--launch-count", "60")
+    return [
+        *(tool("ncu") or "ncu", "--clock-control", "none", *kernels, "--csv", "--page", "raw"),
+        *("--metrics", ",".join(NCU_METRICS), *script("small_case.py", "--large")),
+    ]
+
+
+def sanitizer_command(kind: str) -> Callable[[Path], Sequence[str]]:
+    return lambda result: [
+        *(tool("compute-sanitizer") or "compute-sanitizer", "--tool", kind, "--error-exitcode", "9"),
+        *("--kernel-name", "kernel_substring=gfl", *script("small_case.py")),
+    ]
+
+
+def table(force_build: bool) -> list[Stage]:
+    pytest_words = ("-m", "gpu", "-q", "-p", "no:cacheprovider", "--maxfail=20", "--continue-on-collection-errors")
+    no_caching = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # or a read beyond one tensor lands in another
+    refused = ("Device not supported", "LibraryNotLoaded", "ERR_NVGPUCTRPERM", "driver resource was unavailable")
+    return [
+        Stage(
+            "build",
+            240,
+            build_command,
+            missing=no_gpu if force_build else no_build_needed,
+            environment=build_environment(),
+        ),
+        Stage("facts", 60, lambda result: script("machine.py", "--json", str(result)), missing=no_gpu),
+        Stage(
+            "tests",
+            180,
+            lambda result: python(PYTEST, *pytest_words, "--rootdir", str(ROOT), str(ROOT / "tests")),
+            no_gpu,
+        ),
+        Stage("capture", 90, lambda result: script("capture_check.py", "--json", str(result)), missing=no_gpu),
+        Stage(
+            "bench",
+            200,
+            lambda result: script("loss_bench.py", "--device", "cuda", "--seconds", "0.3", "--json", str(result)),
+            missing=no_gpu,
+        ),
+        Stage(
+            "bench_half",
+            90,
+            lambda result: script(
+                *("loss_bench.py", "--device", "cuda", "--seconds", "0.2", "--quick", "--dtype", "bfloat16"),
+                *("--sizes", "coco16", "--json", str(result)),
+            ),
+            missing=no_gpu,
+        ),
+        Stage(
+            "detector",
+            90,
+            lambda result: script("detector_bench.py", "--device", "cuda", "--json", str(result)),
+            missing=no_gpu,
+        ),
+        Stage("memcheck", 60, sanitizer_command("memcheck"), no_tool("compute-sanitizer"), no_caching, refused),
+        Stage("racecheck", 60, sanitizer_command("racecheck"), no_tool("compute-sanitizer"), no_caching, refused),
+        Stage("ncu", 90, ncu_command, no_tool("ncu"), unable=refused),
+    ]
+
+
+def summary(content: dict[str, Any]) -> list[str]:
+    """A line for each stage, and the figures that people look for first."""
+    found = ["", f"{'stage':<12}{'':<13}{'s':>6}"]
+    for name, record in content["stages"].items():
+        words = f"{name:<12}{record['status']:<13}{record.get('seconds', 0):>6.0f}"
+        found.append(f"{words}  {record.get('reason', '')}".rstrip())
+    for name in ("bench", "bench_half"):
+        for row in content["stages"].get(name, {}).get("result", {}).get("results", []):
+            found += row_lines(row)
+    return found
+
+
+def row_lines(row: dict[str, Any]) -> list[str]:
+    columns = row["passes"][list(row["passes"])[-1]]
+    own = next((columns[name] for name in ("native", "triton") if name in columns), None)
+    if own is None:
+        return []
+    words = f"{row['op']:<30}{row['shape']:<20}{row['dtype']:<9}{own['ms']:>9.3f} ms"
+    for name in ("eager", "compile"):
+        if name in columns:
+            words += f"{columns[name]['ms'] / own['ms']:>9.1f} x {name}"
+    return [f"{words}, {own.get('launches', '-')} launches, {own.get('syncs', '-')} syncs"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    names = [stage.name for stage in table(False)]
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the results, a JSON file")
+    parser.add_argument("--only", nargs="+", choices=names, metavar="STAGE", help=f"of {', '.join(names)}")
+    parser.add_argument("--build", action="store_true", help="build and install, whatever is installed")
+    parser.add_argument("--minutes", type=float, default=TOTAL / 60, help="for all stages together (default: 9.8)")
+    options = parser.parse_args()
+    chosen = [stage for stage in table(options.build) if options.only is None or stage.name in options.only]
+    head = {"kind": "gpu_check", "gpu": gpu() or "no GPU", "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    runner = stages.Runner(options.out, head, options.minutes * 60)
+    print(f"gpu_check: {head['gpu']}", flush=True)
+    runner.run(chosen, lambda words: print(words, flush=True))
+    print("\n".join(summary(runner.content)))
+    statuses = {record["status"] for record in runner.content["stages"].values()}
+    sys.exit(1 if statuses & {stages.FAILED, stages.TIMEOUT, stages.INTERRUPTED} else 0)
+
+
+if __name__ == "__main__":
+    main()

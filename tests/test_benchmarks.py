@@ -1,0 +1,316 @@
+"""The benchmarks: no figure without a check, counts that are right, and a stage runner that loses nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+import gfl_ops
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import columns
+import counting
+import inputs
+import loss_bench
+import measure
+import plot
+import report
+import report_file
+import rows
+import stages
+
+BENCHMARKS = Path(rows.__file__).parent
+
+
+def run_script(name: str, *arguments: str, code: int = 0) -> str:
+    environment = {"PYTHONPATH": str(Path(gfl_ops.__file__).parents[1]), "PATH": "/usr/bin:/bin", "HOME": "/nowhere"}
+    command = [sys.executable, str(BENCHMARKS / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+# ---- loss_bench.py ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Two ops at 8, 64 and 512 rows, as a user would run them."""
+    folder = tmp_path_factory.mktemp("bench")
+    arguments = ["--quick", "--ops", "iou_loss", "nms", "--sizes", "small", "--seconds", "0.01", "--device", "cpu"]
+    files = ["--json", f"{folder}/a.json", "--csv", f"{folder}/a.csv", "--plot", f"{folder}/a.svg"]
+    if not gfl_ops._native.core():
+        pytest.skip("gfl_ops is installed without its native core")
+    return folder, run_script("loss_bench.py", *arguments, *files)
+
+
+def test_a_run_prints_a_line_for_each_pass_and_writes_its_files(small_run: tuple[Path, str]) -> None:
+    folder, output = small_run
+    assert output.count("iou_loss ") == 6  # three sizes, forward and with the backward
+    assert "nms " in output
+    content = json.loads((folder / "a.json").read_text())
+    assert content["machine"]["torch"] == torch.__version__
+    assert {result["op"] for result in content["results"]} == {"iou_loss", "nms"}
+    for result in content["results"]:
+        for found in result["passes"].values():
+            assert {"eager", "native"} <= set(found)
+            assert all(figures["ms"] > 0 for figures in found.values())
+    with (folder / "a.csv").open() as file:
+        assert {row["column"] for row in csv.DictReader(file)} >= {"eager", "native"}
+    assert "iou_loss 512 giou" in (folder / "a.svg").read_text()
+
+
+def test_compare_prints_what_changed(small_run: tuple[Path, str]) -> None:
+    folder, _ = small_run
+    content = json.loads((folder / "a.json").read_text())
+    old = [result for result in content["results"] if result["op"] == "nms"]
+    new = json.loads(json.dumps(content["results"]))
+    for result in new:
+        for figures in result["passes"].values():
+            figures["native"]["ms"] = figures["eager"]["ms"] / 2
+    assert "nms 100 float32 fwd native: new" not in report.compare(old, new)
+    (changed,) = (words for words in report.compare(old, new) if words.startswith("nms"))
+    assert "to 2.00 x eager" in changed
+    assert report.compare(new, old)[-1].endswith("not measured now")
+
+
+def test_a_result_file_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "old.json").write_text("[]")
+    with pytest.raises(SystemExit):
+        loss_bench.parse(["--compare", f"{tmp_path}/old.json"])
+    assert "not a result file" in capsys.readouterr().err
+
+
+def test_every_op_of_the_library_has_a_row() -> None:
+    measured = {row.op for row in rows.table()}
+    variants = {"giou_loss", "diou_loss", "ciou_loss", "nms_padded"}  # of iou_loss and nms
+    functions = {name for name in gfl_ops.__all__ if name[0].islower()} - variants
+    assert functions - measured == {"detector", "nn", "use_backend"}
+
+
+def test_names_of_rows_are_unique() -> None:
+    names = [row.name for row in rows.table()]
+    assert len(set(names)) == len(names)
+
+
+def row_of(op: str, size: str = "small") -> rows.Row:
+    return next(row for row in rows.table() if row.op == op and row.size == size)
+
+
+@pytest.mark.usefixtures("needs_native")
+@pytest.mark.parametrize("op", sorted({row.op for row in rows.table() if row.size == "small"}))
+def test_small_rows_pass_their_check(op: str) -> None:
+    row = row_of(op)
+    for dtype in (torch.float32, torch.bfloat16):
+        made = row.on(row.make(), "cpu", dtype)
+        expected = measure.expected_of(row, made, "cpu")
+        for column in columns.columns(("eager", "native", "reference")):
+            call = column.call(row, "cpu")
+            assert call is not None
+            measure.check(row, column, measure.results(row, call, made), expected, dtype)
+
+
+def test_a_wrong_result_gets_no_figure() -> None:
+    row = row_of("integral")
+    made = row.on(row.make(), "cpu", torch.float32)
+    expected = measure.expected_of(row, made, "cpu")
+    (column,) = columns.columns(("reference",))
+    wrong_value = [expected[0] * 1.01, *expected[1:]]
+    with pytest.raises(measure.Mismatch, match="reference is off by"):
+        measure.check(row, column, wrong_value, expected, torch.float32)
+    not_a_number = [expected[0] * float("nan"), *expected[1:]]
+    with pytest.raises(measure.Mismatch, match="reference is off by"):
+        measure.check(row, column, not_a_number, expected, torch.float32)
+    with pytest.raises(measure.Mismatch, match="gives shapes"):
+        measure.check(row, column, expected[:1], expected, torch.float32)
+
+
+def test_a_library_that_is_installed_becomes_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mmdet's classes stand in for it: they are called with a row's inputs, and checked."""
+    losses = SimpleNamespace(
+        QualityFocalLoss=gfl_ops.QualityFocalLoss,
+        DistributionFocalLoss=gfl_ops.DistributionFocalLoss,
+        GIoULoss=gfl_ops.GIoULoss,
+    )
+    monkeypatch.setitem(sys.modules, "mmdet.models.losses", losses)
+    (column,) = columns.columns(("mmdet",))
+    for op in ("quality_focal_loss", "distribution_focal_loss", "iou_loss"):
+        row = row_of(op)
+        call = column.call(row, "cpu")
+        assert call is not None
+        made = row.on(row.make(), "cpu", torch.float32)
+        expected = measure.expected_of(row, made, "cpu")
+        measure.check(row, column, measure.results(row, call, made), expected, torch.float32)
+    assert column.call(row_of("integral"), "cpu") is None
+
+
+def test_targets_are_marked() -> None:
+    def figures(ms: float) -> dict[str, float]:
+        return {"ms": ms, "spread": 0.0, "peak_bytes": 0}
+
+    def line(native: float) -> str:
+        passes = {measure.FORWARD: {"native": figures(1.0)}}
+        passes[measure.BACKWARD] = {"eager": figures(28.0), "compile": figures(12.0), "native": figures(native)}
+        result = {"op": "x", "shape": "y", "size": "coco2", "dtype": "float32", "device": "cpu", "copy_ms": 1.0}
+        targets = {"cpu": rows.Target(14, 6, 3)}
+        return report.text(list(report.lines(result | {"passes": passes}))[1], targets)
+
+    assert "met >= 14x eager, met >= 6x compile, met <= 3 copies" in line(2.0)
+    assert "MISSED >= 14x eager, MISSED >= 6x compile, MISSED <= 3 copies" in line(4.0)
+
+
+# ---- what is counted -------------------------------------------------------------------------------------
+
+
+def test_memory_counts_the_allocators_blocks() -> None:
+    def run() -> torch.Tensor:
+        first = torch.empty(1000)
+        second = first + 1
+        del first
+        return second * 2
+
+    found = counting.memory(run)
+    assert found.blocks.count(4000) == 3
+    assert 8000 <= found.peak < 8200  # the first is gone when the third comes
+
+
+def test_peak_of_changes() -> None:
+    assert counting.memory_of([5, 7, -5, 4, -7]) == counting.Memory(12, (5, 7, 4))
+    assert counting.memory_of([-5, 3]) == counting.Memory(0, (3,))
+
+
+def test_calls_of_the_runtime() -> None:
+    names = ["aten::add", "cudaLaunchKernel", "cuLaunchKernelEx", "cudaMemcpyAsync", "cudaStreamSynchronize"]
+    assert counting.calls_of(names) == counting.Calls(launches=3, syncs=1)
+    assert counting.calls_of(["custom::Synchronize", "cudaStreamIsCapturing"]) == counting.Calls(0, 0)
+
+
+# ---- charts ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", plot.CHARTS)
+def test_charts_are_well_formed(name: str, small_run: tuple[Path, str]) -> None:
+    content = json.loads((small_run[0] / "a.json").read_text())
+    content["machine"]["processor"] = "<A & B>"
+    root = ElementTree.fromstring(plot.CHARTS[name](content))
+    width = float(root.attrib["width"])
+    for shape in root.iter("{http://www.w3.org/2000/svg}rect"):
+        if shape.attrib["width"] != "100%":
+            assert 0 <= float(shape.attrib["x"]) + float(shape.attrib["width"]) <= width
+
+
+# ---- the stage runner ------------------------------------------------------------------------------------
+
+
+def stage(name: str, code: str, limit: float = 30, **options: object) -> stages.Stage:
+    return stages.Stage(name, limit, lambda result: [sys.executable, "-c", code, str(result)], **options)  # type: ignore
+
+
+WRITES = "import sys; open(sys.argv[1], 'w').write('{\"found\": 1}')"
+HANGS = f"{WRITES}; sys.stdout.write('here'); sys.stdout.flush(); import time; time.sleep(60)"
+
+
+def run_stages(path: Path, *table: stages.Stage, total: float = 60.0) -> dict:
+    stages.Runner(path, {"kind": "test"}, total).run(table, say=lambda words: None)
+    return json.loads(path.read_text())["stages"]
+
+
+def test_stages_pass_fail_and_are_skipped(tmp_path: Path) -> None:
+    found = run_stages(
+        tmp_path / "out.json",
+        stage("good", WRITES),
+        stage("bad", "print('words'); raise SystemExit(3)"),
+        stage("refused", "print('no counters here'); raise SystemExit(1)", unable=("no counters",)),
+        stage("absent", WRITES, missing=lambda: "no GPU"),
+    )
+    assert [record["status"] for record in found.values()] == ["passed", "failed", "skipped", "skipped"]
+    assert found["good"]["result"] == {"found": 1}
+    assert found["bad"]["reason"] == "exit code 3"
+    assert "words" in found["bad"]["output"]
+    assert found["refused"]["reason"] == "no counters"
+    assert found["absent"]["reason"] == "no GPU"
+
+
+def test_a_stage_that_hangs_is_ended_with_its_children_and_keeps_its_results(tmp_path: Path) -> None:
+    marker = tmp_path / "alive"
+    child = f"import time; time.sleep(3); open({str(marker)!r}, 'w')"
+    code = f"import subprocess; subprocess.Popen([{sys.executable!r}, '-c', {child!r}]); {HANGS}"
+    start = time.monotonic()
+    found = run_stages(tmp_path / "out.json", stage("hangs", code, limit=1.5), stage("next", WRITES))
+    assert time.monotonic() - start < 20
+    assert found["hangs"]["status"] == "timeout"
+    assert found["hangs"]["result"] == {"found": 1}
+    assert found["hangs"]["output"] == "here"
+    assert found["next"]["status"] == "passed"
+    time.sleep(max(0, 4 - (time.monotonic() - start)))
+    assert not marker.exists()
+
+
+def test_stages_share_the_time_that_is_left(tmp_path: Path) -> None:
+    found = run_stages(tmp_path / "out.json", stage("hangs", HANGS), stage("late", WRITES), total=1.5)
+    assert found["hangs"]["status"] == "timeout"
+    assert found["late"] == {"status": "skipped", "reason": "no time left"}
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_leaves_what_it_had(kind: signal.Signals, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    code = (
+        f"import sys, pathlib; sys.path.insert(0, {str(BENCHMARKS)!r}); import stages; stages.TICK = 0.05\n"
+        f"make = lambda code: lambda result: [{sys.executable!r}, '-c', code, str(result)]\n"
+        f"table = [stages.Stage('first', 30, make({WRITES!r})), stages.Stage('second', 30, make({HANGS!r}))]\n"
+        f"stages.Runner(pathlib.Path({str(out)!r}), {{}}, 60).run(table)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        found = json.loads(out.read_text())["stages"] if out.exists() else {}
+        if "result" in found.get("second", {}):
+            break
+        time.sleep(0.05)
+    process.send_signal(kind)
+    process.wait(20)
+    found = json.loads(out.read_text())["stages"]
+    assert found["first"]["status"] == "passed"
+    assert found["second"]["result"] == {"found": 1}
+    assert found["second"]["status"] == ("running" if kind == signal.SIGKILL else "interrupted")
+
+
+def test_gpu_check_says_what_it_lacks(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    out = tmp_path / "out.json"
+    output = run_script("gpu_check.py", "--out", str(out))
+    found = json.loads(out.read_text())["stages"]
+    assert {(record["status"], record["reason"]) for record in found.values()} == {("skipped", "no GPU")}
+    assert all(f"{name}: skipped, no GPU" in output for name in found)
+    run_script("gpu_check.py", "--out", str(out), "--only", "bench", "ncu")
+    assert list(json.loads(out.read_text())["stages"]) == ["bench", "ncu"]
+
+
+def test_json_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    report_file.write_json(path, {"value": 1.23456789})
+    with pytest.raises(TypeError):
+        report_file.write_json(path, {"value": object()})
+    assert json.loads(path.read_text()) == {"value": 1.2346}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_map_tensors_keeps_the_rest() -> None:
+    made = {"a": [torch.ones(1)], "b": (torch.ones(1), 2), "c": "text"}
+    changed = inputs.map_tensors(lambda x: x + 1, made)
+    assert changed["a"][0].item() == 2
+    assert changed["b"][1] == 2
+    assert changed["c"] == "text"
+    assert len(inputs.tensors(made)) == 2

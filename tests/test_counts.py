@@ -1,0 +1,220 @@
+"""What a call costs, counted: allocations, kernel launches, waits. The same on every machine, so any change shows.
+
+An op that starts to allocate a temporary of its input's size, to launch another kernel or to look at device data on the
+host fails here, whatever a stopwatch would say. A change that is meant changes the table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import host_cuda
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gfl_ops import _dispatch
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import capture_check
+import columns
+import counting
+import inputs
+import measure
+import rows
+from inputs import Inputs
+from rows import Row
+
+SIZE = (96, 128)  # of an image, in pixels
+INPUTS: dict[str, Callable[[], Inputs]] = {
+    "quality_focal_loss": lambda: inputs.quality(400, 40),
+    "sigmoid_focal_loss": lambda: inputs.focal(400, 40),
+    "distribution_focal_loss": lambda: inputs.dfl(400),
+    "generalized_focal_loss": lambda: inputs.generalized(3000),
+    "integral": lambda: inputs.integral(400),
+    "iou_loss": lambda: inputs.box_pairs(500),
+    "box_iou": lambda: inputs.box_lists(40, 50),
+    "distribution_box_loss": lambda: inputs.edges(100),
+    "decode_boxes": lambda: inputs.decode(100),
+    "atss_assign": lambda: inputs.assignment(2, 5, SIZE),
+    "gfl_loss": lambda: inputs.head(2, 5, 80, SIZE),
+    "multilevel_sigmoid_focal_loss": lambda: inputs.focal_maps(2, 40, SIZE),
+    "nms": lambda: inputs.scored_boxes(300),
+    "batched_nms": lambda: inputs.scored_boxes(300, 4),
+    "postprocess": lambda: inputs.detections(1, -3.0, SIZE, 40),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stated:
+    """Of one call: a forward without gradient, and loss with its gradient (None where there is none)."""
+
+    forward: int
+    step: int | None = None
+
+
+# Kernels on a GPU: ours, and those of torch that our Python calls. A gradient that arrives is scaled by one of them.
+LAUNCHES = {
+    "quality_focal_loss": Stated(2, 3),
+    "sigmoid_focal_loss": Stated(2, 3),
+    "distribution_focal_loss": Stated(2, 3),
+    "generalized_focal_loss": Stated(3, 5),  # two numbers become tensors; its loss is summed by torch
+    "integral": Stated(1, 3),  # and so is its output
+    "iou_loss": Stated(2, 3),
+    "box_iou": Stated(1),
+    "distribution_box_loss": Stated(2, 10),  # seven of torch's: the sum of two weighted losses, zeros for two outputs
+    "decode_boxes": Stated(5),  # an integral; what torch makes of it
+}
+
+
+def row_of(op: str) -> Row:
+    row = next(row for row in rows.table() if row.op == op)
+    return dataclasses.replace(row, make=INPUTS[op])
+
+
+@dataclasses.dataclass
+class Prepared:
+    row: Row
+    made: Inputs
+    call: columns.Call
+
+    def forward(self) -> Any:
+        return measure.forward(self.call, self.made)
+
+    def step(self) -> Any:
+        """The gradient arrives from outside, as from the rest of a network, and is not 1."""
+        leaves = self.row.leaves(self.made)
+        return torch.autograd.grad(self.row.scalar(self.call(self.made)), leaves, self.one)
+
+    one = torch.tensor(0.5)
+
+
+def prepared(op: str, dtype: torch.dtype = torch.float32) -> Prepared:
+    row = row_of(op)
+    torch.manual_seed(0)
+    call = columns.columns(("native",))[0].call(row, "cpu")
+    assert call is not None
+    return Prepared(row, row.on(row.make(), "cpu", dtype), call)
+
+
+# ---- memory ----------------------------------------------------------------------------------------------
+
+SLACK = 0.25  # of the main input's bytes: a value or two per row, and partial sums
+# The integral keeps three floats of each row of bins for its backward.
+KEPT = {("integral", torch.float32): 3 / 17, ("integral", torch.bfloat16): 6 / 17}
+OPS_WITH_GRADIENT = [op for op in INPUTS if row_of(op).gradient]
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+
+
+def allocated(run: Callable[[], Any]) -> int:
+    """The bytes of all blocks that torch's allocator gave out during a call."""
+    run()  # what the first call loads and keeps
+    return sum(counting.memory(run).blocks)
+
+
+def sizes(case: Prepared) -> tuple[int, int]:
+    """Bytes of the outputs, and of the main inputs (and so of their gradients)."""
+    outputs = inputs.tensors(case.forward())
+    return sum(x.nbytes for x in outputs), sum(leaf.nbytes for leaf in case.row.leaves(case.made))
+
+
+@pytest.mark.usefixtures("needs_native")
+@DTYPES
+@pytest.mark.parametrize("op", OPS_WITH_GRADIENT)
+def test_a_loss_allocates_its_outputs_and_its_gradient(op: str, dtype: torch.dtype) -> None:
+    case = prepared(op, dtype)
+    outputs, main = sizes(case)
+    assert allocated(case.forward) <= outputs + SLACK * main
+    assert main <= allocated(case.step) <= outputs + main + (SLACK + KEPT.get((op, dtype), 0)) * main
+
+
+@pytest.mark.parametrize("op", OPS_WITH_GRADIENT)
+def test_the_count_sees_temporaries(op: str) -> None:
+    """The eager formulas make some, and would fail the test above."""
+    row = row_of(op)
+    case = Prepared(row, row.on(row.make(), "cpu", torch.float32), columns.eager_call(row))
+    outputs, main = sizes(case)
+    assert allocated(case.forward) > outputs + SLACK * main
+    assert allocated(case.step) > outputs + main + (SLACK + KEPT.get((op, torch.float32), 0)) * main
+
+
+# ---- launches and waits ----------------------------------------------------------------------------------
+
+NO_KERNEL = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_local_scalar_dense"}
+
+
+class TorchKernels(TorchDispatchMode):
+    """The kernels of torch's own that calls come to: neither views nor allocations, nor a look at a CPU's tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        namespace, name = func._schema.name.split("::")
+        is_view = any(x.alias_info is not None and not x.alias_info.is_write for x in func._schema.returns)
+        if namespace == "aten" and not is_view and name not in NO_KERNEL:
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def launches(run: Callable[[], Any]) -> tuple[int, list[str]]:
+    """Of our kernels, run on the host, and the names of torch's."""
+    with host_cuda.route():
+        run()
+        before = host_cuda.launches()
+        with TorchKernels() as mode:
+            run()
+    return host_cuda.launches() - before, mode.names
+
+
+@pytest.mark.usefixtures("needs_native")
+@pytest.mark.parametrize("op", INPUTS)
+def test_launches_are_as_stated(op: str) -> None:
+    if {"batched_nms": "nms"}.get(op, op) in _dispatch._CPU_ONLY:
+        pytest.skip("the native kernels of this op are for CPUs only so far")
+    case = prepared(op)
+    found, words = [], []
+    for run in (case.forward, case.step) if case.row.gradient else (case.forward,):
+        ours, names = launches(run)
+        found.append(ours + len(names))
+        words.append(f"{ours} of ours and of torch {', '.join(names) or 'none'}")
+    assert op in LAUNCHES, f"state the launches of {op}: {found}; {'; '.join(words)}"
+    assert Stated(*found) == LAUNCHES[op], "; ".join(words)
+
+
+def test_the_count_sees_launches() -> None:
+    row = row_of("quality_focal_loss")
+    made = row.on(row.make(), "cpu", torch.float32)
+    with TorchKernels() as mode:
+        measure.forward(columns.eager_call(row), made)
+    assert len(mode.names) > 8
+
+
+def on_meta(op: str) -> Prepared:
+    """Tensors without data: whoever asks for a value gets an error, as a GPU would have to be waited for."""
+    row = row_of(op)
+    call = capture_check.call_of(row, "native", "meta")
+    assert call is not None
+    return Prepared(row, capture_check.prepared(row, row.on(row.make(), "meta", torch.float32), "meta"), call)
+
+
+@pytest.mark.usefixtures("needs_native")
+@pytest.mark.parametrize("op", INPUTS)
+def test_the_host_asks_for_no_value_of_a_tensor(op: str) -> None:
+    """nms and postprocess in their forms of fixed size; what the others return has a size that only the data tells."""
+    case = on_meta(op)
+    assert all(x.is_meta for x in inputs.tensors(case.forward()))
+    if case.row.gradient:
+        gradients = torch.autograd.grad(case.row.scalar(case.call(case.made)), case.row.leaves(case.made))
+        assert all(x.is_meta for x in gradients)
+
+
+def test_asking_for_a_value_is_noticed() -> None:
+    row = row_of("quality_focal_loss")
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        measure.forward(columns.eager_call(row), row.on(row.make(), "meta", torch.float32))
