@@ -1,0 +1,53 @@
+"""Image files to tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+_ORIENTATION = 0x0112  # EXIF: how the camera was held
+_TURNED = (5, 6, 7, 8)  # the orientations that exchange width and height
+
+
+class BadImage(ValueError):
+    """An image file that cannot be used; the message has its path and what is wrong."""
+
+
+def read_image(path: Path) -> Tensor:
+    """(3, H, W) uint8, RGB, turned as its EXIF orientation says, which is what OpenCV gives."""
+    try:
+        with Image.open(path) as file:
+            pixels = np.array(ImageOps.exif_transpose(file).convert("RGB"))
+    except FileNotFoundError:
+        raise BadImage(f"{path}: there is no such file") from None
+    # Pillow's decoders raise whatever they stumble over, SyntaxError and struct.error among it.
+    except Exception as error:
+        raise BadImage(f"{path}: {_reason(error, path)}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of what :func:`read_image` gives, from the file's header alone."""
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            # a PNG's own getexif() decodes the pixels
+            turned = Image.Image.getexif(file).get(_ORIENTATION) in _TURNED
+    except FileNotFoundError:
+        raise BadImage(f"{path}: there is no such file") from None
+    except Exception as error:
+        raise BadImage(f"{path}: {_reason(error, path)}") from error
+    return (width, height) if turned else (height, width)
+
+
+def _reason(error: Exception, path: Path) -> str:
+    if path.is_dir():
+        return "is a folder"
+    if path.is_file() and path.stat().st_size == 0:
+        return "is empty"
+    text = str(error).replace(str(path), "file")
+    return f"cannot be decoded: {text or type(error).__name__}"
