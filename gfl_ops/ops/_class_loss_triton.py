@@ -125,7 +125,8 @@ def block_of(cols: int, value_bytes: int) -> tuple[int, int]:
 
 def _strides(matrix: Tensor | None) -> tuple[int, int]:
     """(row, column), of fewer dimensions broadcast along those that are missing, columns first."""
-    return (0, 0) if matrix is None else (*matrix.stride(), 0, 0)[:2]
+    row, col = (0, 0) if matrix is None else (*matrix.stride(), 0, 0)[:2]
+    return row, col
 
 
 def _is_dense(matrix: Tensor | None) -> bool:
