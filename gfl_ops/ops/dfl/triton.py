@@ -35,8 +35,10 @@ def dfl_kernel(
         row = tl.cast(tile, tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         there = row < rows
         y = tl.load(target + row, mask=there, other=0.0)
-        by_step = bin_values is None
-        near = dfl_target(y, first_bin, BINS) if by_step else dfl_target_between(y, bin_values, BINS, UNROLL)
+        if bin_values is None:  # noqa: SIM108 - Triton's choice of a constant yields no tuple
+            near = dfl_target(y, first_bin, BINS)
+        else:
+            near = dfl_target_between(y, bin_values, BINS, UNROLL)
         if left_weight is not None:
             left = tl.load(left_weight + row, mask=there, other=0.0)
             near = dfl_reweighted(near, left, tl.load(right_weight + row, mask=there, other=0.0))
