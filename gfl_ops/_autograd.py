@@ -38,7 +38,7 @@ def gradient_in_forward(pred: Tensor, kind: int) -> bool:
     return kind == SUM and pred.dtype in (torch.float32, torch.float64)
 
 
-def scaled(grad: Tensor, factor: Tensor, scale_in_place: Callable[..., Any]) -> Tensor:
+def scaled(grad: Tensor, factor: Tensor, scale_in_place: Callable[..., Any] = _scale_in_place) -> Tensor:
     """A gradient from the forward times the incoming one. In a graph that is kept, the saved one stays as it is."""
     if torch.compiler.is_compiling():
         return grad * factor

@@ -48,6 +48,7 @@ TRITON_OPS = (
     "box_iou",
     "generalized_focal_loss",
     "distribution_box_loss",
+    "decode_boxes",
 )
 _LEAST_TRITON = (3, 3)
 
@@ -135,9 +136,7 @@ def _missing_triton() -> str:
 
 # Triton is imported here at the earliest: when it was asked for, or no native kernel runs on a GPU.
 @torch.compiler.assume_constant_result
-def _triton_problem(op: str, kind: str) -> str:
-    if op not in TRITON_OPS:
-        return "there is no triton kernel for it"
+def _triton_problem(kind: str) -> str:
     if kind not in ("cuda", "cpu", "meta"):
         return f"the triton kernels do not run on {kind}"
     problem = _missing_triton()
@@ -151,16 +150,21 @@ def choose(op: str, device: torch.device | str) -> tuple[str, str]:
     if _asked == "reference":
         return "reference", "asked for"
     device = torch.device(device)
-    problem = _triton_problem(op, device.type) if _asked == "triton" else _native_problem(op, device)
-    if _asked != "auto":
+    problem = _triton_problem(device.type) if _asked == "triton" else _native_problem(op, device)
+    if _asked == "native" or (_asked == "triton" and (problem or op in TRITON_OPS)):
         if problem:
             raise RuntimeError(f"{op}: backend {_asked!r} was asked for, but {problem}; see python -m gfl_ops.info")
         return _asked, "asked for"
+    return _best(op, device)
+
+
+def _best(op: str, device: torch.device) -> tuple[str, str]:
+    problem = _native_problem(op, device)
     if not problem:
         return "native", "compiled for this device"
     if device.type != "cuda" or op not in TRITON_OPS:
         return "reference", problem
-    triton_problem = _triton_problem(op, device.type)
+    triton_problem = _triton_problem(device.type)
     return ("reference", f"{problem}, and {triton_problem}") if triton_problem else ("triton", problem)
 
 
