@@ -21,8 +21,8 @@ import gfl_ops
 from gfl_ops import GFLLoss, PaddedTargets, gfl_loss
 
 # The native kernels are for CPUs only so far.
-cpu_backends = only_backends(without=("host_cuda", "cuda"))
-cpu_native = only_backends(without=("host_cuda", "cuda", "reference"))
+cpu_backends = only_backends(without=("host_cuda", "cuda", "triton", "triton_cuda"))
+cpu_native = only_backends(without=("host_cuda", "cuda", "triton", "triton_cuda", "reference"))
 
 TOLERANCE = {torch.float64: (1e-12, 1e-13), torch.float32: (1e-6, 1e-6)}  # losses relative, gradients absolute
 

@@ -14,7 +14,7 @@ from gfl_ops import multilevel_sigmoid_focal_loss
 OUTSIDE = -2
 
 # The native kernels are for CPUs only so far.
-cpu_backends = only_backends(without=("host_cuda", "cuda"))
+cpu_backends = only_backends(without=("host_cuda", "cuda", "triton", "triton_cuda"))
 
 
 def inputs(dtype: torch.dtype, layout, classes: int = 5) -> tuple[list[torch.Tensor], torch.Tensor]:
