@@ -59,7 +59,7 @@ def recorded(launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]) -> Ite
 
     before = _triton.launch, _dispatch._triton_problem
     _triton.launch = launch
-    _dispatch._triton_problem = lambda op, kind: ""
+    _dispatch._triton_problem = lambda kind: ""
     try:
         with gfl_ops.use_backend("triton"):
             yield

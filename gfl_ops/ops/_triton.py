@@ -132,8 +132,8 @@ def launch_loss(
 
 
 def bins_constants(bins: int) -> dict[str, int]:
-    """How the kernels over bins are unrolled: wholly up to 33 bins; and the bins of a chunk of the gradient."""
-    return {"BINS": bins, "UNROLL": bins if bins <= 33 else 8, "BLOCK_BINS": min(power_of_two(bins), 32)}
+    """How far the loops over bins are unrolled, and how many bins of a row a gradient takes at once."""
+    return {"BINS": bins, "UNROLL": 8, "BLOCK_BINS": min(power_of_two(bins), 8)}
 
 
 def vector_stride(vector: Tensor | None) -> int:

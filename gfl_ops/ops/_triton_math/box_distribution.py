@@ -11,10 +11,9 @@ from .iou import FLOOR, LINEAR, UNION_FLOOR, box_loss, plain_iou
 
 
 @triton.jit
-def target_distance(x, y, box, SIDE: tl.constexpr, most):
+def target_distance(point, border, side, most):
     """The distance whose bins carry the weight of a side: left, top, right, bottom. A NaN stays NaN."""
-    point = x if SIDE % 2 == 0 else y
-    distance = point - box[SIDE] if SIDE < 2 else box[SIDE] - point
+    distance = tl.where(side < 2, point - border, border - point)
     return tl.where(distance < 0.0, 0.0, tl.where(distance > most, most, distance))
 
 

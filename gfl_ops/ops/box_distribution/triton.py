@@ -1,5 +1,9 @@
 # mypy: disable-error-code="no-untyped-def"
-"""The box half of the GFL loss on Triton: a thread for each positive, side after side."""
+"""The box half of the GFL loss on Triton: a thread for each edge of a positive, the four of a box side by side.
+
+What concerns the box as a whole is computed by the threads of its edges together: the tile of edges is split into four
+vectors, one a side, and what comes of them is joined into a tile of edges again.
+"""
 
 from __future__ import annotations
 
@@ -16,40 +20,42 @@ from .._triton_math.box_distribution import box_distribution, box_distribution_g
 from .._triton_math.dfl import dfl_forward, dfl_target
 from .._triton_math.elementary import exponential, quotient
 from .._triton_math.softmax import shifted_logit
-from ..iou.triton import load_boxes, store_boxes
+from ..iou.triton import of_sides, sides_of, store_boxes
 from . import native
 
-_ROWS = 64
-_WARPS = 2
+_ROWS = 32
 
 
 @triton.jit
-def _side(
-    x, point_x, point_y, box, most, step, there,
-    SIDE: tl.constexpr, BINS: tl.constexpr, UNROLL: tl.constexpr, DTYPE: tl.constexpr,
-):  # fmt: skip
-    """(loss, maximum, 1 / sum, expectation) of one side's distribution, and its target."""
-    near = dfl_target(target_distance(point_x, point_y, box, SIDE, most), 0.0, BINS)
-    row = dfl_forward(x + SIDE * BINS * step, step, there, near, BINS, UNROLL, DTYPE)
-    return row, near
+def _in_strides(values, pixels, there):
+    """Coordinates in stride units."""
+    return quotient(tl.load(values, mask=there, other=0.0), pixels)
 
 
 @triton.jit
-def _store_side(
-    x, to, row, near, through_box, through_bins, step, grad_step, there,
-    SIDE: tl.constexpr, BINS: tl.constexpr, BLOCK_BINS: tl.constexpr, DTYPE: tl.constexpr,
+def _pixels(strides, stride, row, there, DTYPE: tl.constexpr):
+    """How many pixels a stride unit is: a row's own, or one for all."""
+    if strides is None:
+        return tl.zeros(row.shape, DTYPE) + number(stride, DTYPE)
+    else:
+        return tl.load(strides + row, mask=there, other=1.0)
+
+
+@triton.jit
+def _store_gradient(
+    x, to, near, most, inverse_sum, expectation, through_box, through_bins, step, grad_step, there,
+    BINS: tl.constexpr, BLOCK_BINS: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     near = (near[0][:, None], near[1][:, None], near[2][:, None], near[3][:, None])
-    _, most, inverse_sum, expectation = row
     for start in range(0, BINS, BLOCK_BINS):
         k = (start + tl.arange(0, BLOCK_BINS))[None, :]
         inside = there[:, None] & (k < BINS)
-        logits = tl.load(x[:, None] + (SIDE * BINS + k) * step, mask=inside, other=0.0).to(DTYPE)
+        logits = tl.load(x[:, None] + k * step, mask=inside, other=0.0).to(DTYPE)
         e = exponential(shifted_logit(logits, most[:, None]))
         slope = box_distribution_gradient(
             e, k, near, inverse_sum[:, None], expectation[:, None], through_box[:, None], through_bins[:, None]
         )
-        tl.store(to[:, None] + (SIDE * BINS + k) * grad_step, slope.to(to.dtype.element_ty), mask=inside)
+        tl.store(to[:, None] + k * grad_step, slope.to(to.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["scale", "rows", "tiles", "stride", "most", "eps", "grad_loss_row"])
@@ -66,60 +72,52 @@ def box_distribution_kernel(
     total_iou = tl.zeros([BLOCK], tl.float64)
     total_dfl = tl.zeros([BLOCK], tl.float64)
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
-        row = tl.cast(tile, tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        first = tl.cast(tile, tl.int64) * BLOCK
+        row = first + tl.arange(0, BLOCK)
         there = row < rows
-        if strides is None:
-            pixels = tl.zeros([BLOCK], DTYPE) + number(stride, DTYPE)
-        else:
-            pixels = tl.load(strides + row, mask=there, other=1.0)
-        point_x = quotient(tl.load(anchor_points + 2 * row, mask=there, other=0.0), pixels)
-        point_y = quotient(tl.load(anchor_points + 2 * row + 1, mask=there, other=0.0), pixels)
-        box = load_boxes(target_boxes, row, 4, 1, there, DTYPE)
-        box = (quotient(box[0], pixels), quotient(box[1], pixels), quotient(box[2], pixels), quotient(box[3], pixels))
+        edge = tl.arange(0, 4 * BLOCK)
+        side = edge % 4
+        edge_row = first + edge // 4
+        edge_there = edge_row < rows
 
-        x = edge_logits + row * logits_row
-        left, near_left = _side(x, point_x, point_y, box, most, logits_channel, there, 0, BINS, UNROLL, DTYPE)
-        top, near_top = _side(x, point_x, point_y, box, most, logits_channel, there, 1, BINS, UNROLL, DTYPE)
-        right, near_right = _side(x, point_x, point_y, box, most, logits_channel, there, 2, BINS, UNROLL, DTYPE)
-        bottom, near_bottom = _side(x, point_x, point_y, box, most, logits_channel, there, 3, BINS, UNROLL, DTYPE)
+        edge_pixels = _pixels(strides, stride, edge_row, edge_there, DTYPE)
+        point = _in_strides(anchor_points + 2 * edge_row + side % 2, edge_pixels, edge_there)
+        border = _in_strides(target_boxes + 4 * edge_row + side, edge_pixels, edge_there)
+        near = dfl_target(target_distance(point, border, side, most), 0.0, BINS)
+        x = edge_logits + edge_row * logits_row + side * (BINS * logits_channel)
+        dfl, largest, inverse_sum, expectation = dfl_forward(x, logits_channel, edge_there, near, BINS, UNROLL, DTYPE)
+
+        pixels = _pixels(strides, stride, row, there, DTYPE)
+        point_x = _in_strides(anchor_points + 2 * row, pixels, there)
+        point_y = _in_strides(anchor_points + 2 * row + 1, pixels, there)
         loss, overlap, decoded, slopes = box_distribution(
-            point_x, point_y, box, (left[3], top[3], right[3], bottom[3]), eps, KIND
+            point_x, point_y, sides_of(border), sides_of(expectation), eps, KIND
         )
-        factor = tl.zeros([BLOCK], DTYPE) + scale
-        row_weight = tl.full([BLOCK], 1.0, DTYPE)
-        if weight is not None:
-            row_weight = tl.load(weight + row, mask=there, other=0.0)
         if grad is None:
-            loss = loss * row_weight
-            dfl = (left[0] + top[0] + right[0] + bottom[0]) * 0.25 * row_weight
+            left, top, right, bottom = sides_of(dfl)
+            dfl_loss = (left + top + right + bottom) * 0.25
+            if weight is not None:
+                row_weight = tl.load(weight + row, mask=there, other=0.0)
+                loss = loss * row_weight
+                dfl_loss = dfl_loss * row_weight
             decoded = (decoded[0] * pixels, decoded[1] * pixels, decoded[2] * pixels, decoded[3] * pixels)
-            store_boxes(boxes, row, 4, 1, there, decoded)
+            store_boxes(boxes, row, 4, 1, there, decoded, True)
             tl.store(quality + row, overlap, mask=there)
             if iou_losses is not None:
                 tl.store(iou_losses + row, loss * scale, mask=there)
-                tl.store(dfl_losses + row, dfl * scale, mask=there)
+                tl.store(dfl_losses + row, dfl_loss * scale, mask=there)
             total_iou += tl.where(there, loss, 0.0).to(tl.float64)
-            total_dfl += tl.where(there, dfl, 0.0).to(tl.float64)
+            total_dfl += tl.where(there, dfl_loss, 0.0).to(tl.float64)
         else:
-            factor = factor * row_weight
-            by_box = tl.load(grad_iou + row * grad_loss_row, mask=there, other=0.0) * factor
-            by_bins = tl.load(grad_dfl + row * grad_loss_row, mask=there, other=0.0) * factor * 0.25
-            to = grad + row * grad_row
-            _store_side(
-                x, to, left, near_left, by_box * slopes[0], by_bins, logits_channel, grad_channel, there,
-                0, BINS, BLOCK_BINS, DTYPE,
-            )  # fmt: skip
-            _store_side(
-                x, to, top, near_top, by_box * slopes[1], by_bins, logits_channel, grad_channel, there,
-                1, BINS, BLOCK_BINS, DTYPE,
-            )  # fmt: skip
-            _store_side(
-                x, to, right, near_right, by_box * slopes[2], by_bins, logits_channel, grad_channel, there,
-                2, BINS, BLOCK_BINS, DTYPE,
-            )  # fmt: skip
-            _store_side(
-                x, to, bottom, near_bottom, by_box * slopes[3], by_bins, logits_channel, grad_channel, there,
-                3, BINS, BLOCK_BINS, DTYPE,
+            factor = tl.zeros([4 * BLOCK], DTYPE) + scale
+            if weight is not None:
+                factor = factor * tl.load(weight + edge_row, mask=edge_there, other=0.0)
+            by_box = tl.load(grad_iou + edge_row * grad_loss_row, mask=edge_there, other=0.0) * factor
+            by_bins = tl.load(grad_dfl + edge_row * grad_loss_row, mask=edge_there, other=0.0) * factor * 0.25
+            to = grad + edge_row * grad_row + side * (BINS * grad_channel)
+            _store_gradient(
+                x, to, near, largest, inverse_sum, expectation, by_box * of_sides(slopes), by_bins,
+                logits_channel, grad_channel, edge_there, BINS, BLOCK_BINS, DTYPE,
             )  # fmt: skip
     if partials is not None:
         tl.store(partials + tl.program_id(0), tl.sum(total_iou))
@@ -175,7 +173,6 @@ def _run(
         **_triton.bins_constants(bins),
         BLOCK=_ROWS,
         DTYPE=_triton.compute_type(edge_logits),
-        num_warps=_WARPS,
     )
 
 

@@ -100,7 +100,7 @@ def _run(pred: Tensor, bin_values: Tensor | None, bins: int, result: Tensor, gra
         *_strides(pred),
         *_strides(result),
         *_strides(pred if grad is None else grad),
-        **_triton.bins_constants(bins),
+        **_triton.bins_constants(bins) | ({} if bins_adjoin else {"UNROLL": 4}),
         BINS_ADJOIN=bins_adjoin,
         BLOCK=block,
         DTYPE=_triton.compute_type(pred),
