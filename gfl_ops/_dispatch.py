@@ -39,17 +39,18 @@ _CPU_ONLY = (  # of the native kernels
     "gfl_loss",
     "multilevel_sigmoid_focal_loss",
 )
-TRITON_OPS = (
-    "quality_focal_loss",
-    "sigmoid_focal_loss",
-    "distribution_focal_loss",
-    "integral",
-    "iou_loss",
-    "box_iou",
-    "generalized_focal_loss",
-    "distribution_box_loss",
-    "decode_boxes",
-)
+TRITON_OPS = {  # and the folder of ops/ whose triton.py has them
+    "quality_focal_loss": "qfl",
+    "sigmoid_focal_loss": "focal",
+    "distribution_focal_loss": "dfl",
+    "integral": "integral",
+    "iou_loss": "iou",
+    "box_iou": "iou",
+    "generalized_focal_loss": "generalized",
+    "distribution_box_loss": "box_distribution",
+    "decode_boxes": "integral",
+}
+_triton_modules: dict[str, ModuleType] = {}
 _LEAST_TRITON = (3, 3)
 
 
@@ -168,11 +169,20 @@ def _best(op: str, device: torch.device) -> tuple[str, str]:
     return ("reference", f"{problem}, and {triton_problem}") if triton_problem else ("triton", problem)
 
 
+# All at once, so that what torch.compile has seen of the table stays true.
+@torch.compiler.assume_constant_result
+def _load_triton() -> None:
+    if not _triton_modules:
+        loaded = {op: importlib.import_module(f"gfl_ops.ops.{folder}.triton") for op, folder in TRITON_OPS.items()}
+        _triton_modules.update(loaded)
+
+
 def kernels_for(op: str, tensor: Tensor, native: ModuleType) -> Any:
-    """The module whose kernels run an op: `native`, the `triton` beside it, or None where the reference does."""
+    """The module whose kernels run an op: `native`, its Triton kernels, or None where the reference does."""
     if tensor.is_cpu and _asked in ("auto", "native") and _native.core() is not None:  # the usual case, without words
         return native
     backend, _ = choose(op, tensor.device)
     if backend == "triton":
-        return importlib.import_module(".triton", native.__package__)
+        _load_triton()
+        return _triton_modules[op]
     return native if backend == "native" else None
