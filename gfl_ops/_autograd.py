@@ -9,14 +9,14 @@ scaler it would underflow before the scale reaches it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import _native
 from ._library import register
-from ._reduce import SUM
+from ._reduce import ELEMENTS, ROWS, SUM
 
 
 def _scale_kernel(grad: Tensor, factor: Tensor) -> None:
@@ -38,7 +38,7 @@ def gradient_in_forward(pred: Tensor, kind: int) -> bool:
     return kind == SUM and pred.dtype in (torch.float32, torch.float64)
 
 
-def scaled(grad: Tensor, factor: Tensor) -> Tensor:
+def scaled(grad: Tensor, factor: Tensor, scale_in_place: Callable[..., Any] = _scale_in_place) -> Tensor:
     """A gradient from the forward times the incoming one. In a graph that is kept, the saved one stays as it is."""
     if torch.compiler.is_compiling():
         return grad * factor
@@ -46,7 +46,7 @@ def scaled(grad: Tensor, factor: Tensor) -> Tensor:
         grad = grad.clone()
     if type(factor) is Tensor and factor.is_cpu and factor.item() == 1:  # on a CPU looking is cheaper than the call
         return grad
-    _scale_in_place(grad, factor)
+    scale_in_place(grad, factor)
     return grad
 
 
@@ -60,9 +60,52 @@ def once(op: str, *grads: Tensor) -> Any:
     return grads
 
 
-def fused_loss(op: str, forward_op: Callable[..., Any], backward_op: Callable[..., Any]) -> Callable[..., Tensor]:
-    """loss(pred, *args) from forward_op(pred, *args, with_grad) -> (loss, grad) and
-    backward_op(grad_loss, pred, *args) -> grad. args[0] is the reduction's kind; no other argument has a gradient."""
+class LossOps(NamedTuple):
+    """The raw ops of a loss on one backend."""
+
+    forward: Callable[..., Any]  # (pred, *args, with_grad) -> (loss, grad)
+    backward: Callable[..., Any]  # (grad_loss, pred, *args) -> grad
+    scale_in_place: Callable[..., Any]
+
+
+def register_loss(
+    name: str, arguments: str, run: Callable[..., None], scale_in_place: Callable[..., Any] = _scale_in_place
+) -> LossOps:
+    """gfl_ops::<name>_forward and _backward from run(grad_loss, loss, grad, pred, kind, ...), which writes into the
+    loss of a forward and into the gradient where there is one. `arguments` begin with pred and the reduction."""
+
+    def loss_like(pred: Tensor, kind: int) -> Tensor:
+        size = {ROWS: pred.shape[:1], ELEMENTS: pred.shape}.get(kind, ())
+        return torch.empty(size, dtype=_native.compute_dtype(pred), device=pred.device)
+
+    def forward(pred: Tensor, kind: int, *args: Any) -> tuple[Tensor, Tensor]:
+        *args, with_grad = args  # type: ignore[assignment]
+        loss = loss_like(pred, kind)
+        grad = torch.empty_like(pred) if with_grad else None
+        run(None, loss, grad, pred, kind, *args)
+        return loss, pred.new_empty(0) if grad is None else grad
+
+    def forward_fake(pred: Tensor, kind: int, *args: Any) -> tuple[Tensor, Tensor]:
+        return loss_like(pred, kind), torch.empty_like(pred) if args[-1] else pred.new_empty(0)
+
+    def backward(grad_loss: Tensor, pred: Tensor, *args: Any) -> Tensor:
+        grad = torch.empty_like(pred)
+        run(grad_loss, None, grad, pred, *args)
+        return grad
+
+    def backward_fake(grad_loss: Tensor, pred: Tensor, *args: Any) -> Tensor:
+        return torch.empty_like(pred)
+
+    return LossOps(
+        register(f"{name}_forward({arguments}, bool with_grad) -> (Tensor, Tensor)", forward, forward_fake),
+        register(f"{name}_backward(Tensor grad_loss, {arguments}) -> Tensor", backward, backward_fake),
+        scale_in_place,
+    )
+
+
+def fused_loss(op: str, ops: LossOps) -> Callable[..., Tensor]:
+    """loss(pred, *args). args[0] is the reduction's kind; no other argument has a gradient."""
+    forward_op, backward_op, scale_in_place = ops
 
     class Fused(torch.autograd.Function):
         @staticmethod
@@ -83,7 +126,7 @@ def fused_loss(op: str, forward_op: Callable[..., Any], backward_op: Callable[..
         def backward(ctx: Any, grad_loss: Tensor) -> Any:
             nothing = (None,) * (ctx.num_args + 1)
             if ctx.in_forward:
-                grad = scaled(ctx.saved_tensors[0], grad_loss)
+                grad = scaled(ctx.saved_tensors[0], grad_loss, scale_in_place)
             else:
                 pred, *tensors = ctx.saved_tensors
                 args = list(ctx.constants)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import re
-from types import TracebackType
+from types import ModuleType, TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,13 +32,24 @@ OPS = (
     "gfl_loss",
     "multilevel_sigmoid_focal_loss",
 )
+TRITON_OPS = {  # and the folder of ops/ whose triton.py has them
+    "quality_focal_loss": "qfl",
+    "sigmoid_focal_loss": "focal",
+    "distribution_focal_loss": "dfl",
+    "integral": "integral",
+    "iou_loss": "iou",
+    "box_iou": "iou",
+    "generalized_focal_loss": "generalized",
+    "distribution_box_loss": "box_distribution",
+    "decode_boxes": "integral",
+}
+_triton_modules: dict[str, ModuleType] = {}
+_LEAST_TRITON = (3, 3)
 
 
 def _checked(name: str, origin: str) -> str:
     if name not in BACKENDS:
         raise ValueError(f"{origin} must be one of {', '.join(BACKENDS)}, got {name!r}")
-    if name == "triton":
-        raise ValueError(f"{origin}: this version has no triton kernels; 'native' and 'reference' are there")
     return name
 
 
@@ -46,8 +59,9 @@ _asked = _checked(os.environ.get(ENVIRONMENT_VARIABLE, "auto"), ENVIRONMENT_VARI
 class use_backend:
     """Runs everything inside on one backend: ``with gfl_ops.use_backend("reference"): ...``
 
-    "auto" is the default: the native kernels where they were compiled for the device, the reference elsewhere. The
-    environment variable GFL_OPS_BACKEND sets the same for a whole process. The choice holds for all threads.
+    "auto" is the default: the native kernels where they were compiled for the device, on other GPUs the Triton ones,
+    the reference elsewhere. The environment variable GFL_OPS_BACKEND sets the same for a whole process. The choice
+    holds for all threads.
     """
 
     def __init__(self, name: str) -> None:
@@ -91,7 +105,7 @@ def _cuda_problem(index: int | None) -> str:
     return _gpu_problem(index) if _native.has_cuda() else "the native core was built without CUDA kernels"
 
 
-def _native_problem(op: str, device: torch.device) -> str:
+def _native_problem(device: torch.device) -> str:
     if _native.core() is None:
         return f"the native core is not there ({_native.load_error})"
     kind = device.type
@@ -100,19 +114,66 @@ def _native_problem(op: str, device: torch.device) -> str:
     return _cuda_problem(device.index) if kind == "cuda" else f"the native core has no kernels for {kind}"
 
 
+@functools.cache
+def _missing_triton() -> str:
+    least = ".".join(map(str, _LEAST_TRITON))
+    try:
+        import triton
+    except ImportError as error:
+        return f"triton is not there ({error}); pip install 'gfl_ops[triton]' brings it"
+    if tuple(int(digits) for digits in re.findall(r"\d+", triton.__version__)[:2]) < _LEAST_TRITON:
+        return f"triton {triton.__version__} is too old, {least} is the first that will do"
+    return ""
+
+
+# Triton is imported here at the earliest: when it was asked for, or no native kernel runs on a GPU.
+@torch.compiler.assume_constant_result
+def _triton_problem(kind: str) -> str:
+    if kind not in ("cuda", "cpu", "meta"):
+        return f"the triton kernels do not run on {kind}"
+    problem = _missing_triton()
+    if not problem and kind == "cpu" and not importlib.import_module("gfl_ops.ops._triton").INTERPRETED:
+        return "the triton kernels run on CPU tensors in Triton's interpreter only (TRITON_INTERPRET=1)"
+    return problem
+
+
 def choose(op: str, device: torch.device | str) -> tuple[str, str]:
     """The backend for an op on a device, and why."""
     if _asked == "reference":
         return "reference", "asked for"
-    problem = _native_problem(op, torch.device(device))
-    if _asked == "native":
+    device = torch.device(device)
+    problem = _triton_problem(device.type) if _asked == "triton" else _native_problem(device)
+    if _asked == "native" or (_asked == "triton" and (problem or op in TRITON_OPS)):
         if problem:
-            raise RuntimeError(f"{op}: backend 'native' was asked for, but {problem}; see python -m gfl_ops.info")
-        return "native", "asked for"
-    return ("reference", problem) if problem else ("native", "compiled for this device")
+            raise RuntimeError(f"{op}: backend {_asked!r} was asked for, but {problem}; see python -m gfl_ops.info")
+        return _asked, "asked for"
+    return _best(op, device)
 
 
-def runs_natively(op: str, tensor: Tensor) -> bool:
-    if tensor.is_cpu and _asked != "reference" and _native.core() is not None:  # the usual case, without the words
-        return True
-    return choose(op, tensor.device)[0] == "native"
+def _best(op: str, device: torch.device) -> tuple[str, str]:
+    problem = _native_problem(device)
+    if not problem:
+        return "native", "compiled for this device"
+    if device.type != "cuda" or op not in TRITON_OPS:
+        return "reference", problem
+    triton_problem = _triton_problem(device.type)
+    return ("reference", f"{problem}, and {triton_problem}") if triton_problem else ("triton", problem)
+
+
+# All at once, so that what torch.compile has seen of the table stays true.
+@torch.compiler.assume_constant_result
+def _load_triton() -> None:
+    if not _triton_modules:
+        loaded = {op: importlib.import_module(f"gfl_ops.ops.{folder}.triton") for op, folder in TRITON_OPS.items()}
+        _triton_modules.update(loaded)
+
+
+def kernels_for(op: str, tensor: Tensor, native: ModuleType) -> Any:
+    """The module whose kernels run an op: `native`, its Triton kernels, or None where the reference does."""
+    if tensor.is_cpu and _asked in ("auto", "native") and _native.core() is not None:  # the usual case, without words
+        return native
+    backend, _ = choose(op, tensor.device)
+    if backend == "triton":
+        _load_triton()
+        return _triton_modules[op]
+    return native if backend == "native" else None

@@ -5,20 +5,30 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
+import triton_interpreter
+from cases import KINDS_OF_ARGUMENTS, TYPICAL, Case
 
 import gfl_ops
 from gfl_ops import _native
 
-# "host_cuda" runs the CUDA kernels' source, compiled for the host, on CPU tensors.
+# "host_cuda" runs the CUDA kernels' source, compiled for the host, on CPU tensors; "triton" the Triton kernels in
+# Triton's interpreter, "triton_cuda" the same compiled for the GPU.
 BACKENDS = [
     "native",
     "reference",
     "host_cuda",
+    "triton",
     pytest.param("cuda", marks=pytest.mark.gpu),
+    pytest.param("triton_cuda", marks=pytest.mark.gpu),
 ]
+TRITON = ("triton", "triton_cuda")
+GPU = ("cuda", "triton_cuda")
+PLAIN_ON_TRITON = {*KINDS_OF_ARGUMENTS, *TYPICAL}
+ASKED_FOR = {"reference": "reference", "triton": "triton", "triton_cuda": "triton"}
 
 
 def only_backends(*, without: tuple[str, ...]) -> pytest.MarkDecorator:
@@ -48,32 +58,59 @@ def needs_native() -> None:
         pytest.skip("gfl_ops is installed without its native core")
 
 
+def needs_triton(*, interpreted: bool) -> None:
+    if not triton_interpreter.IS_THERE:
+        pytest.skip("triton is not installed")
+    if interpreted != triton_interpreter.INTERPRETED:
+        pytest.skip("the Triton kernels are compiled in this run; TRITON_INTERPRET=1 interprets them")
+    if interpreted:
+        triton_interpreter.round_to_nearest_even()
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     name = request.param
-    if name in ("host_cuda", "cuda") and getattr(request.module, "NATIVE_ON_CPU_ONLY", False):
-        pytest.skip("the native kernels of this op are for CPUs only so far")
     if name in ("native", "host_cuda") and not native_is_built():
         pytest.skip("gfl_ops is installed without its native core")
     with contextlib.ExitStack() as stack:
-        if name == "cuda" and not torch.cuda.is_available():
+        if name in GPU and not torch.cuda.is_available():
             pytest.skip("no CUDA device")
+        if name in TRITON:
+            needs_triton(interpreted=name == "triton")
         if name == "host_cuda":
             import host_cuda
 
             stack.enter_context(host_cuda.route())
-        stack.enter_context(gfl_ops.use_backend("reference" if name == "reference" else "native"))
-        yield Backend(name, "cuda" if name == "cuda" else "cpu")
+        stack.enter_context(gfl_ops.use_backend(ASKED_FOR.get(name, "native")))
+        yield Backend(name, "cuda" if name in GPU else "cpu")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The CUDA kernels on the host take small shapes only: one thread there plays a whole GPU."""
-    too_large = [item for item in items if _is_large_on_host_cuda(item)]
-    if too_large:
-        config.hook.pytest_deselected(items=too_large)
-        items[:] = [item for item in items if not _is_large_on_host_cuda(item)]
+    """The CUDA kernels on the host take small shapes only: one thread there plays a whole GPU. Triton's interpreter
+    takes a tenth of a second a launch, its compiler more: a plain run has one row per kind of argument there. A module
+    about ops that have no Triton kernels says WITHOUT_TRITON."""
+    out = [item for item in items if _is_large_on_host_cuda(item) or _has_no_triton(item)]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if not (_is_large_on_host_cuda(item) or _has_no_triton(item))]
+    for item in items:
+        if _is_long_on_triton(item):
+            item.add_marker(pytest.mark.slow)
+
+
+def _params(item: pytest.Item) -> dict[str, Any]:
+    return getattr(getattr(item, "callspec", None), "params", {})
 
 
 def _is_large_on_host_cuda(item: pytest.Item) -> bool:
-    params = getattr(getattr(item, "callspec", None), "params", {})
-    return params.get("backend") == "host_cuda" and getattr(params.get("case"), "large", False)
+    return _params(item).get("backend") == "host_cuda" and getattr(_params(item).get("case"), "large", False)
+
+
+def _has_no_triton(item: pytest.Item) -> bool:
+    return _params(item).get("backend") in TRITON and getattr(item.module, "WITHOUT_TRITON", False)
+
+
+def _is_long_on_triton(item: pytest.Item) -> bool:
+    case = _params(item).get("case")
+    return _params(item).get("backend") in TRITON and isinstance(case, Case) and case.id not in PLAIN_ON_TRITON

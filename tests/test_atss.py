@@ -11,6 +11,8 @@ from torch import Tensor
 import gfl_ops
 from gfl_ops import atss_assign
 
+WITHOUT_TRITON = True
+
 STRIDES = (8, 16, 32, 64, 128)
 BACKGROUND, OUTSIDE = -1, -2
 

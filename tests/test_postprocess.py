@@ -13,6 +13,8 @@ from torch import Tensor
 import gfl_ops
 from gfl_ops import postprocess
 
+WITHOUT_TRITON = True
+
 INF, NAN = torch.inf, torch.nan
 STRIDES = (8, 16, 32, 64, 128)
 Head = tuple[list[Tensor], list[Tensor]]

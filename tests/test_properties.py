@@ -20,7 +20,7 @@ few = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
 )
 # On the CPU; what these relate to each other, the parity tests have compared with the truth on every device.
-pytestmark = only_backends(without=("cuda",))
+pytestmark = only_backends(without=("cuda", "triton", "triton_cuda"))
 
 seeds = st.integers(0, 2**31 - 1)
 betas = st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0, 3.0])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import BY_ID, CASES, Case
+from cases import BY_ID, CASES, KINDS_OF_ARGUMENTS, TYPICAL, Case
 from conftest import only_backends
 from running import as_tuple, map_tensors, run, run_case
 from torch import Tensor
@@ -33,40 +33,6 @@ def registered_ops() -> set[str]:
     return {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("gfl_ops::")}
 
 
-# One row per kind of argument: absent and present, reduced and not, strided and not, empty, half.
-RECORDED = [
-    "quality_focal_loss-9x3",
-    "quality_focal_loss-0x80",
-    "quality_focal_loss-avg-0-d",
-    "quality_focal_loss-beta2.0-none",
-    "quality_focal_loss-dense-transposed",
-    "quality_focal_loss-activated-transposed",
-    "sigmoid_focal_loss-9x3",
-    "sigmoid_focal_loss-weight-element-none",
-    "sigmoid_focal_loss-dense-gamma1.5-sum",
-    "distribution_focal_loss-7x17",
-    "distribution_focal_loss-0x17",
-    "distribution_focal_loss-weight-none",
-    "distribution_focal_loss-bin_values-sided",
-    "distribution_focal_loss-transposed",
-    "integral-7x17",
-    "integral-bin_values-map",
-    "integral-map-channels-last",
-    "iou_loss-giou-mean",
-    "iou_loss-ciou-none",
-    "iou_loss-diou-weight4",
-    "iou_loss-iou-log-transposed",
-    "box_iou-5x7",
-    "box_iou-aligned-nested",
-    "generalized_focal_loss-beta2.0-none",
-    "generalized_focal_loss-broadcast-y",
-    "generalized_focal_loss-avg-0-d",
-    "distribution_box_loss-giou-mean",
-    "distribution_box_loss-per-row-stride",
-    "distribution_box_loss-three-dim-transposed",
-]
-
-
 def record(case: Case, dtype: torch.dtype) -> RecordRawOps:
     recorder = RecordRawOps()
     with gfl_ops.use_backend("native"), recorder:
@@ -74,7 +40,7 @@ def record(case: Case, dtype: torch.dtype) -> RecordRawOps:
     return recorder
 
 
-@pytest.mark.parametrize("case", [BY_ID[name] for name in RECORDED], ids=lambda c: c.id)
+@pytest.mark.parametrize("case", [BY_ID[name] for name in KINDS_OF_ARGUMENTS], ids=lambda c: c.id)
 def test_opcheck(case: Case, needs_native) -> None:
     dtype = torch.bfloat16 if case.name.endswith("none") else torch.float32
     calls = record(case, dtype).calls
@@ -94,7 +60,7 @@ OF_THE_WHOLE_LOSS = (
 
 
 def test_opcheck_covers_every_raw_op(needs_native) -> None:
-    seen = {op.name() for name in RECORDED for op, _, _ in record(BY_ID[name], torch.float32).calls}
+    seen = {op.name() for name in KINDS_OF_ARGUMENTS for op, _, _ in record(BY_ID[name], torch.float32).calls}
     seen |= {"gfl_ops::atss_assign", "gfl_ops::nms", "gfl_ops::postprocess"}  # in the tests of these ops
     seen |= {f"gfl_ops::{name}" for name in OF_THE_WHOLE_LOSS}  # test_gfl_loss.py
     assert {name.split(".")[0] for name in seen} == {name.split(".")[0] for name in registered_ops()}
@@ -110,24 +76,6 @@ def test_a_profiler_sees_the_raw_ops(needs_native) -> None:
 
 
 # ---- torch.compile -----------------------------------------------------------------------------------
-
-PUBLIC = [
-    "quality_focal_loss-avg-0-d",
-    "quality_focal_loss-dense-beta2.0-mean",
-    "sigmoid_focal_loss-weight-row-mean",
-    "distribution_focal_loss-weight-mean",
-    "integral-map",
-    "iou_loss-giou-weight",
-    "giou_loss-plain",
-    "diou_loss-plain",
-    "ciou_loss-plain",
-    "box_iou-5x7",
-    "generalized_focal_loss-beta2.0-mean",
-    "distribution_box_loss-giou-mean",
-    "decode_boxes-clipped",
-    "decode_boxes-map",
-]
-
 
 # Not the CUDA kernels on the host: their route is a patch of the eager path. Inductor takes seconds per graph of the
 # reference and has nothing to generate for a native op, so the former goes through the tracer alone.
@@ -152,13 +100,13 @@ def assert_compiled_equals_eager(case: Case, backend: Any, compiler: str, dynami
         torch.testing.assert_close(x, eager.named()[name], **tolerance, msg=lambda m, name=name: f"{name}: {m}")
 
 
-@pytest.mark.parametrize("case", [BY_ID[name] for name in PUBLIC], ids=lambda c: c.id)
+@pytest.mark.parametrize("case", [BY_ID[name] for name in TYPICAL], ids=lambda c: c.id)
 @compiled_backends
 def test_compile(case: Case, backend) -> None:
     assert_compiled_equals_eager(case, backend, "inductor")
 
 
-@pytest.mark.parametrize("case", [BY_ID[name] for name in PUBLIC], ids=lambda c: c.id)
+@pytest.mark.parametrize("case", [BY_ID[name] for name in TYPICAL], ids=lambda c: c.id)
 @traced_backends
 def test_compile_as_one_graph(case: Case, backend) -> None:
     # With symbolic sizes where that is quick: the reference's many small ops take seconds each.
@@ -166,14 +114,14 @@ def test_compile_as_one_graph(case: Case, backend) -> None:
 
 
 def test_every_public_function_is_compiled() -> None:
-    assert {BY_ID[name].op for name in PUBLIC} == {case.op for case in CASES}
+    assert {BY_ID[name].op for name in TYPICAL} == {case.op for case in CASES}
 
 
 # ---- no host sync ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
-@only_backends(without=("host_cuda", "cuda"))
+@only_backends(without=("host_cuda", "cuda", "triton_cuda"))
 def test_nothing_waits_for_the_device(case: Case, backend) -> None:
     """Meta tensors have no values: whoever reads one on the host raises. Shapes and dtypes are those of the CPU."""
     real = run_case(gfl_ops, case, case.inputs(torch.bfloat16)).named()
@@ -187,7 +135,7 @@ def test_nothing_waits_for_the_device(case: Case, backend) -> None:
 
 @pytest.mark.parametrize("autocast_dtype", [torch.bfloat16, torch.float16], ids=lambda d: str(d)[6:])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=lambda d: str(d)[6:])
-@pytest.mark.parametrize("case", [BY_ID[name] for name in PUBLIC], ids=lambda c: c.id)
+@pytest.mark.parametrize("case", [BY_ID[name] for name in TYPICAL], ids=lambda c: c.id)
 def test_autocast_changes_nothing(case: Case, dtype: torch.dtype, autocast_dtype: torch.dtype, backend) -> None:
     inputs = case.inputs(dtype, backend.device)
     plain = run_case(gfl_ops, case, inputs).named()

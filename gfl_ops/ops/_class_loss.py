@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from .. import _autograd, _native
-from .._library import register
-from .._reduce import ELEMENTS, ROWS, for_core
+from .._reduce import for_core
 
 # gfl_class_formula in csrc/gfl.h
 QUALITY_FOCAL, QUALITY_FOCAL_PROBABILITY, SIGMOID_FOCAL = 0, 1, 2
 
-_ARGUMENTS = (
+ARGUMENTS = (
     "Tensor pred, int kind, float scale, SymInt count, Tensor? avg_factor, Tensor? target, Tensor? label, "
     "Tensor? score, Tensor? weight, int formula, float exponent, float alpha"
 )
-
-
-def _loss_like(pred: Tensor, kind: int) -> Tensor:
-    size = {ROWS: pred.shape[:1], ELEMENTS: pred.shape}.get(kind, ())
-    return torch.empty(size, dtype=_native.compute_dtype(pred), device=pred.device)
 
 
 def _run(
@@ -65,34 +61,11 @@ def _run(
     )
 
 
-def _forward(pred: Tensor, kind: int, *args: object) -> tuple[Tensor, Tensor]:
-    *args, with_grad = args  # type: ignore[assignment]
-    loss = _loss_like(pred, kind)
-    grad = torch.empty_like(pred) if with_grad else None
-    _run(None, loss, grad, pred, kind, *args)  # type: ignore[arg-type]
-    return loss, pred.new_empty(0) if grad is None else grad
+_OPS = _autograd.register_loss("class_loss", ARGUMENTS, _run)
 
 
-def _forward_fake(pred: Tensor, kind: int, *args: object) -> tuple[Tensor, Tensor]:
-    return _loss_like(pred, kind), torch.empty_like(pred) if args[-1] else pred.new_empty(0)
-
-
-def _backward(grad_loss: Tensor, pred: Tensor, *args: object) -> Tensor:
-    grad = torch.empty_like(pred)
-    _run(grad_loss, None, grad, pred, *args)  # type: ignore[arg-type]
-    return grad
-
-
-def _backward_fake(grad_loss: Tensor, pred: Tensor, *args: object) -> Tensor:
-    return torch.empty_like(pred)
-
-
-forward_op = register(f"class_loss_forward({_ARGUMENTS}, bool with_grad) -> (Tensor, Tensor)", _forward, _forward_fake)
-backward_op = register(f"class_loss_backward(Tensor grad_loss, {_ARGUMENTS}) -> Tensor", _backward, _backward_fake)
-
-
-def class_loss(op: str):  # type: ignore[no-untyped-def]
-    return _autograd.fused_loss(op, forward_op, backward_op)
+def class_loss(op: str) -> Callable[..., Tensor]:
+    return _autograd.fused_loss(op, _OPS)
 
 
 def kernel_labels(label: Tensor) -> Tensor:

@@ -299,7 +299,6 @@ inline uint32_t united(uint32_t bits) {
 }
 
 // A bit for each lane of this thread's warp. All lanes must come.
-inline unsigned ballot(bool vote) { return united(static_cast<unsigned>(vote) << threadIdx.x % kWarpSize);
-}
+inline unsigned ballot(bool vote) { return united(static_cast<unsigned>(vote) << threadIdx.x % kWarpSize); }
 
 }  // namespace shim

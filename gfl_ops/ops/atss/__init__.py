@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ... import _check
-from ..._dispatch import runs_natively
+from ..._dispatch import kernels_for
 from . import native, reference
 
 _OP = "atss_assign"
@@ -68,8 +68,9 @@ def atss_assign(
     _check.number(_OP, "anchor_scale", anchor_scale, math.ulp(0.0))
     _check.number(_OP, "center_offset", center_offset, -1e6, 1e6)
 
-    if runs_natively(_OP, gt_boxes):
-        return native.atss_assign(
+    kernels = kernels_for(_OP, gt_boxes, native)
+    if kernels is not None:
+        return kernels.atss_assign(
             gt_boxes, gt_counts, level_shapes, strides, valid_shapes, int(topk), anchor_scale, center_offset
         )
     return reference.atss_assign(

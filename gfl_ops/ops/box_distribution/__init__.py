@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from ... import _check, _reduce
-from ..._dispatch import runs_natively
+from ..._dispatch import kernels_for
 from ..iou.native import KINDS
 from . import native, reference
 from .reference import BoxDistributionLoss
@@ -78,9 +78,10 @@ def distribution_box_loss(
     _check.number(_OP, "target_margin", target_margin, 0, bins - 1)
     _reduce.check(_OP, reduction, avg_factor, edge_logits)
 
-    if runs_natively(_OP, edge_logits):
+    kernels = kernels_for(_OP, edge_logits, native)
+    if kernels is not None:
         flat = edge_logits.flatten(1) if edge_logits.ndim == 3 else edge_logits
-        return native.distribution_box_loss(
+        return kernels.distribution_box_loss(
             flat,
             anchor_points,
             target_boxes,

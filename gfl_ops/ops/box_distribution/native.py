@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -67,71 +68,81 @@ def _run(
     )
 
 
-def _forward_fake(edge_logits: Tensor, kind: int, *args: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    rows = edge_logits.shape[0]
-    like = torch.empty((), dtype=_native.compute_dtype(edge_logits), device=edge_logits.device)
-    size = (rows,) if kind == ROWS else ()
-    return like.new_empty(size), like.new_empty(size), like.new_empty(rows, 4), like.new_empty(rows)
+Losses = tuple[Tensor, Tensor, Tensor, Tensor]  # IoU loss, DFL, boxes, quality
 
 
-def _forward(edge_logits: Tensor, kind: int, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    outputs = _forward_fake(edge_logits, kind)
-    _run(None, outputs, None, edge_logits, kind, *args)
-    return outputs
+def register_ops(name: str, run: Callable[..., None]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """gfl_ops::<name>_forward and _backward from run(grad_losses, outputs, grad, edge_logits, ...)."""
 
+    def forward_fake(edge_logits: Tensor, kind: int, *args: object) -> Losses:
+        rows = edge_logits.shape[0]
+        like = torch.empty((), dtype=_native.compute_dtype(edge_logits), device=edge_logits.device)
+        size = (rows,) if kind == ROWS else ()
+        return like.new_empty(size), like.new_empty(size), like.new_empty(rows, 4), like.new_empty(rows)
 
-def _backward_fake(grad_iou: Tensor, grad_dfl: Tensor, edge_logits: Tensor, *args: object) -> Tensor:
-    return torch.empty_like(edge_logits)
-
-
-def _backward(grad_iou: Tensor, grad_dfl: Tensor, edge_logits: Tensor, *args: Any) -> Tensor:
-    grad = torch.empty_like(edge_logits)
-    grad_losses = (grad_iou.contiguous(), grad_dfl.contiguous())
-    _run(grad_losses, (None,) * 4, grad, edge_logits, *args)
-    return grad
-
-
-_forward_op = register(
-    f"box_distribution_loss_forward({_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)", _forward, _forward_fake
-)
-_backward_op = register(
-    f"box_distribution_loss_backward(Tensor grad_iou, Tensor grad_dfl, {_ARGUMENTS}) -> Tensor",
-    _backward,
-    _backward_fake,
-)
-
-
-class _BoxDistribution(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        edge_logits: Tensor,
-        kind: int,
-        scale: float,
-        count: int,
-        avg_factor: Tensor | None,
-        anchor_points: Tensor,
-        target_boxes: Tensor,
-        strides: Tensor | None,
-        weight: Tensor | None,
-        stride: float,
-        target_margin: float,
-        iou_kind: int,
-        eps: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        ctx.reduction = (kind, scale, count)
-        ctx.options = (stride, target_margin, iou_kind, eps)
-        tensors = (avg_factor, anchor_points, target_boxes, strides, weight)
-        ctx.save_for_backward(edge_logits, *tensors)
-        outputs = _forward_op(edge_logits, *ctx.reduction, *tensors, *ctx.options)
-        ctx.mark_non_differentiable(outputs[2], outputs[3])
+    def forward(edge_logits: Tensor, kind: int, *args: Any) -> Losses:
+        outputs = forward_fake(edge_logits, kind)
+        run(None, outputs, None, edge_logits, kind, *args)
         return outputs
 
-    @staticmethod
-    def backward(ctx: Any, grad_iou: Tensor, grad_dfl: Tensor, *_: Tensor) -> Any:
-        edge_logits, *tensors = ctx.saved_tensors
-        grad = _backward_op(grad_iou, grad_dfl, edge_logits, *ctx.reduction, *tensors, *ctx.options)
-        return (*_autograd.once("distribution_box_loss", grad), *(None,) * 12)
+    def backward_fake(grad_iou: Tensor, grad_dfl: Tensor, edge_logits: Tensor, *args: object) -> Tensor:
+        return torch.empty_like(edge_logits)
+
+    def backward(grad_iou: Tensor, grad_dfl: Tensor, edge_logits: Tensor, *args: Any) -> Tensor:
+        grad = torch.empty_like(edge_logits)
+        run((grad_iou.contiguous(), grad_dfl.contiguous()), (None,) * 4, grad, edge_logits, *args)
+        return grad
+
+    grads = "Tensor grad_iou, Tensor grad_dfl"
+    return (
+        register(f"{name}_forward({_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)", forward, forward_fake),
+        register(f"{name}_backward({grads}, {_ARGUMENTS}) -> Tensor", backward, backward_fake),
+    )
+
+
+def fused_loss(forward_op: Callable[..., Any], backward_op: Callable[..., Any]) -> Callable[..., Losses]:
+    """losses(edge_logits, *reduction, anchor_points, target_boxes, strides, weight, stride, ..., eps)"""
+
+    class BoxDistribution(torch.autograd.Function):
+        @staticmethod
+        def forward(
+            ctx: Any,
+            edge_logits: Tensor,
+            kind: int,
+            scale: float,
+            count: int,
+            avg_factor: Tensor | None,
+            anchor_points: Tensor,
+            target_boxes: Tensor,
+            strides: Tensor | None,
+            weight: Tensor | None,
+            stride: float,
+            target_margin: float,
+            iou_kind: int,
+            eps: float,
+        ) -> Losses:
+            ctx.reduction = (kind, scale, count)
+            ctx.options = (stride, target_margin, iou_kind, eps)
+            tensors = (avg_factor, anchor_points, target_boxes, strides, weight)
+            ctx.save_for_backward(edge_logits, *tensors)
+            outputs = forward_op(edge_logits, *ctx.reduction, *tensors, *ctx.options)
+            ctx.mark_non_differentiable(outputs[2], outputs[3])
+            return outputs
+
+        @staticmethod
+        def backward(ctx: Any, grad_iou: Tensor, grad_dfl: Tensor, *_: Tensor) -> Any:
+            edge_logits, *tensors = ctx.saved_tensors
+            grad = backward_op(grad_iou, grad_dfl, edge_logits, *ctx.reduction, *tensors, *ctx.options)
+            return (*_autograd.once("distribution_box_loss", grad), *(None,) * 12)
+
+    def losses(edge_logits: Tensor, *args: Any) -> Losses:
+        run = BoxDistribution.apply if _autograd.wants_gradient(edge_logits) else forward_op
+        return run(edge_logits, *args)
+
+    return losses
+
+
+_losses = fused_loss(*register_ops("box_distribution_loss", _run))
 
 
 def distribution_box_loss(
@@ -145,11 +156,12 @@ def distribution_box_loss(
     target_margin: float,
     reduction: str,
     avg_factor: float | Tensor | None,
+    fused: Callable[..., Losses] = _losses,
 ) -> BoxDistributionLoss:
     """edge_logits is (P, 4 * bins) here."""
     how = for_kernel(reduction, avg_factor, edge_logits, edge_logits.shape[0], 1.0)
     strides = kernel_vector(stride, edge_logits) if isinstance(stride, Tensor) else None
-    inputs = (
+    losses = fused(
         edge_logits,
         *how,
         kernel_vector(anchor_points, edge_logits),
@@ -161,5 +173,4 @@ def distribution_box_loss(
         KINDS[iou_kind],
         float(eps),
     )
-    run = _BoxDistribution.apply if _autograd.wants_gradient(edge_logits) else _forward_op
-    return BoxDistributionLoss(*run(*inputs))
+    return BoxDistributionLoss(*losses)

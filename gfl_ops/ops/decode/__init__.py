@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ... import _check
-from ..._dispatch import runs_natively
-from ..integral.native import integral as native_integral
+from ..._dispatch import kernels_for
+from ..integral import native as integral_native
+from ..integral import reference as integral_reference
 from . import reference
 
 _OP = "decode_boxes"
@@ -53,9 +54,8 @@ def decode_boxes(
     if max_shape is not None:
         _check_max_shape(max_shape, edge_logits, is_map)
 
-    if runs_natively(_OP, edge_logits):
-        return reference.decode_boxes(edge_logits, anchor_points, stride, max_shape, expectation=native_integral)
-    return reference.decode_boxes(edge_logits, anchor_points, stride, max_shape)
+    kernels = kernels_for(_OP, edge_logits, integral_native) or integral_reference
+    return reference.decode_boxes(edge_logits, anchor_points, stride, max_shape, expectation=kernels.integral)
 
 
 def _check_points(points: Any, edge_logits: Tensor, is_map: bool) -> None:

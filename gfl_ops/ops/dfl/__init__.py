@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ... import _check, _reduce
-from ..._dispatch import runs_natively
+from ..._dispatch import kernels_for
 from . import native, reference
 
 _OP = "distribution_focal_loss"
@@ -67,8 +67,9 @@ def distribution_focal_loss(
     _reduce.check(_OP, reduction, avg_factor, pred)
 
     options = (first_bin, bin_values, left_weight, right_weight)
-    if runs_natively(_OP, pred):
-        return native.distribution_focal_loss(pred, target, weight, reduction, avg_factor, *options, _loss_weight)
+    kernels = kernels_for(_OP, pred, native)
+    if kernels is not None:
+        return kernels.distribution_focal_loss(pred, target, weight, reduction, avg_factor, *options, _loss_weight)
     loss = reference.distribution_focal_loss(
         pred,
         target,

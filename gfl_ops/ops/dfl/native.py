@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+
 from torch import Tensor
 
 from ... import _autograd, _native
-from ..._library import register
-from ..._reduce import ROWS, for_core, for_kernel
+from ..._reduce import for_core, for_kernel
 from .._class_loss import kernel_vector
 
-_ARGUMENTS = (
+ARGUMENTS = (
     "Tensor pred, int kind, float scale, SymInt count, Tensor? avg_factor, Tensor target, Tensor? weight, "
     "Tensor? bin_values, Tensor? left_weight, Tensor? right_weight, float first_bin"
 )
-
-
-def _loss_like(pred: Tensor, kind: int) -> Tensor:
-    size = pred.shape[:1] if kind == ROWS else ()
-    return torch.empty(size, dtype=_native.compute_dtype(pred), device=pred.device)
 
 
 def _run(
@@ -60,33 +55,7 @@ def _run(
     )
 
 
-def _forward(pred: Tensor, kind: int, *args: object) -> tuple[Tensor, Tensor]:
-    *args, with_grad = args  # type: ignore[assignment]
-    loss = _loss_like(pred, kind)
-    grad = torch.empty_like(pred) if with_grad else None
-    _run(None, loss, grad, pred, kind, *args)  # type: ignore[arg-type]
-    return loss, pred.new_empty(0) if grad is None else grad
-
-
-def _forward_fake(pred: Tensor, kind: int, *args: object) -> tuple[Tensor, Tensor]:
-    return _loss_like(pred, kind), torch.empty_like(pred) if args[-1] else pred.new_empty(0)
-
-
-def _backward(grad_loss: Tensor, pred: Tensor, *args: object) -> Tensor:
-    grad = torch.empty_like(pred)
-    _run(grad_loss, None, grad, pred, *args)  # type: ignore[arg-type]
-    return grad
-
-
-def _backward_fake(grad_loss: Tensor, pred: Tensor, *args: object) -> Tensor:
-    return torch.empty_like(pred)
-
-
-_loss = _autograd.fused_loss(
-    "distribution_focal_loss",
-    register(f"dfl_forward({_ARGUMENTS}, bool with_grad) -> (Tensor, Tensor)", _forward, _forward_fake),
-    register(f"dfl_backward(Tensor grad_loss, {_ARGUMENTS}) -> Tensor", _backward, _backward_fake),
-)
+_loss = _autograd.fused_loss("distribution_focal_loss", _autograd.register_loss("dfl", ARGUMENTS, _run))
 
 
 def distribution_focal_loss(
@@ -100,6 +69,7 @@ def distribution_focal_loss(
     left_weight: Tensor | None,
     right_weight: Tensor | None,
     loss_weight: float,
+    fused: Callable[..., Tensor] = _loss,
 ) -> Tensor:
     rows = target.numel()
     how = for_kernel(reduction, avg_factor, pred, rows, loss_weight)
@@ -108,5 +78,5 @@ def distribution_focal_loss(
         for vector in (target, weight, bin_values, left_weight, right_weight)
     ]
     flat = pred if pred.ndim == 2 else pred.reshape(rows, pred.shape[-1])
-    loss = _loss(flat, *how, *vectors, float(first_bin))
+    loss = fused(flat, *how, *vectors, float(first_bin))
     return loss.reshape(target.shape) if reduction == "none" else loss

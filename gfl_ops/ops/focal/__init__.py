@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ... import _check, _reduce
-from ..._dispatch import runs_natively
+from ..._dispatch import kernels_for
 from . import native, reference
 
 _OP = "sigmoid_focal_loss"
@@ -58,8 +58,9 @@ def sigmoid_focal_loss(
     _check.number(_OP, "alpha", alpha, 0, 1)
     _reduce.check(_OP, reduction, avg_factor, pred)
 
-    if runs_natively(_OP, pred):
-        return native.sigmoid_focal_loss(pred, target, weight, gamma, alpha, reduction, avg_factor, _loss_weight)
+    kernels = kernels_for(_OP, pred, native)
+    if kernels is not None:
+        return kernels.sigmoid_focal_loss(pred, target, weight, gamma, alpha, reduction, avg_factor, _loss_weight)
     loss = reference.sigmoid_focal_loss(pred, target, weight, gamma, alpha, reduction, avg_factor)
     return _reduce.weighted(loss, _loss_weight)
 

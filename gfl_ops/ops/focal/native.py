@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from ..._reduce import ELEMENTS, for_kernel
@@ -19,6 +21,7 @@ def sigmoid_focal_loss(
     reduction: str,
     avg_factor: float | Tensor | None,
     loss_weight: float,
+    fused: Callable[..., Tensor] = _loss,
 ) -> Tensor:
     if target.is_floating_point():
         dense, label = kernel_target(target, pred), None
@@ -26,4 +29,4 @@ def sigmoid_focal_loss(
         dense, label = None, kernel_labels(target)
     how = for_kernel(reduction, avg_factor, pred, pred.numel(), loss_weight, unreduced=ELEMENTS)
     vector = kernel_vector(weight, pred)
-    return _loss(pred, *how, dense, label, None, vector, SIGMOID_FOCAL, float(gamma), float(alpha))
+    return fused(pred, *how, dense, label, None, vector, SIGMOID_FOCAL, float(gamma), float(alpha))

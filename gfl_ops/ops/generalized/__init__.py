@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ... import _check, _reduce
-from ..._dispatch import runs_natively
+from ..._dispatch import kernels_for
 from ..._native import compute_dtype
 from . import native, reference
 
@@ -68,10 +68,11 @@ def generalized_focal_loss(
         weight = _like("weight", weight, p_left)
     _reduce.check(_OP, reduction, avg_factor, p_left)
 
-    if runs_natively(_OP, p_left):
+    kernels = kernels_for(_OP, p_left, native)
+    if kernels is not None:
         y, y_left, y_right = _vector(y, p_left), _vector(y_left, p_left), _vector(y_right, p_left)
         weight = None if weight is None else _vector(weight, p_left)
-        return native.generalized_focal_loss(p_left, p_right, y, y_left, y_right, beta, weight, reduction, avg_factor)
+        return kernels.generalized_focal_loss(p_left, p_right, y, y_left, y_right, beta, weight, reduction, avg_factor)
     return reference.generalized_focal_loss(
         p_left, p_right, y, y_left, y_right, beta, weight=weight, reduction=reduction, avg_factor=avg_factor
     )

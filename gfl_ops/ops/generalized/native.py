@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,59 +58,70 @@ def _run(
     )
 
 
-def _forward_fake(p_left: Tensor, p_right: Tensor, kind: int, *args: object) -> Tensor:
-    size = p_left.shape if kind == ROWS else ()
-    return torch.empty(size, dtype=_native.compute_dtype(p_left), device=p_left.device)
+def register_ops(name: str, run: Callable[..., None]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """gfl_ops::<name>_forward and _backward from run(grad_loss, loss, grads, p_left, p_right, ...)."""
+
+    def forward_fake(p_left: Tensor, p_right: Tensor, kind: int, *args: object) -> Tensor:
+        size = p_left.shape if kind == ROWS else ()
+        return torch.empty(size, dtype=_native.compute_dtype(p_left), device=p_left.device)
+
+    def forward(p_left: Tensor, p_right: Tensor, kind: int, *args: Any) -> Tensor:
+        loss = forward_fake(p_left, p_right, kind)
+        run(None, loss, (None, None), p_left, p_right, kind, *args)
+        return loss
+
+    def backward_fake(grad_loss: Tensor, p_left: Tensor, p_right: Tensor, *args: object) -> tuple[Tensor, Tensor]:
+        return torch.empty_like(p_left), torch.empty_like(p_right)
+
+    def backward(grad_loss: Tensor, p_left: Tensor, p_right: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+        grads = backward_fake(grad_loss, p_left, p_right)
+        run(grad_loss, None, grads, p_left, p_right, *args)
+        return grads
+
+    return (
+        register(f"{name}_forward({_ARGUMENTS}) -> Tensor", forward, forward_fake),
+        register(f"{name}_backward(Tensor grad_loss, {_ARGUMENTS}) -> (Tensor, Tensor)", backward, backward_fake),
+    )
 
 
-def _forward(p_left: Tensor, p_right: Tensor, kind: int, *args: Any) -> Tensor:
-    loss = _forward_fake(p_left, p_right, kind)
-    _run(None, loss, (None, None), p_left, p_right, kind, *args)
+def fused_loss(forward_op: Callable[..., Any], backward_op: Callable[..., Any]) -> Callable[..., Tensor]:
+    """loss(p_left, p_right, *reduction, y, y_left, y_right, weight, beta)"""
+
+    class GeneralizedFocal(torch.autograd.Function):
+        @staticmethod
+        def forward(
+            ctx: Any,
+            p_left: Tensor,
+            p_right: Tensor,
+            kind: int,
+            scale: float,
+            count: int,
+            avg_factor: Tensor | None,
+            y: Tensor,
+            y_left: Tensor,
+            y_right: Tensor,
+            weight: Tensor | None,
+            beta: float,
+        ) -> Tensor:
+            ctx.reduction = (kind, scale, count)
+            ctx.beta = beta
+            ctx.save_for_backward(p_left, p_right, avg_factor, y, y_left, y_right, weight)
+            return forward_op(p_left, p_right, kind, scale, count, avg_factor, y, y_left, y_right, weight, beta)
+
+        @staticmethod
+        def backward(ctx: Any, grad_loss: Tensor) -> Any:
+            p_left, p_right, *tensors = ctx.saved_tensors
+            grads = backward_op(grad_loss, p_left, p_right, *ctx.reduction, *tensors, ctx.beta)
+            return (*_autograd.once("generalized_focal_loss", *grads), *(None,) * 9)
+
+    def loss(p_left: Tensor, p_right: Tensor, *args: Any) -> Tensor:
+        run = GeneralizedFocal.apply if _autograd.wants_gradient(p_left, p_right) else forward_op
+        return run(p_left, p_right, *args)
+
     return loss
 
 
-def _backward_fake(grad_loss: Tensor, p_left: Tensor, p_right: Tensor, *args: object) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(p_left), torch.empty_like(p_right)
-
-
-def _backward(grad_loss: Tensor, p_left: Tensor, p_right: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    grads = _backward_fake(grad_loss, p_left, p_right)
-    _run(grad_loss, None, grads, p_left, p_right, *args)
-    return grads
-
-
-_forward_op = register(f"generalized_focal_forward({_ARGUMENTS}) -> Tensor", _forward, _forward_fake)
-_backward_op = register(
-    f"generalized_focal_backward(Tensor grad_loss, {_ARGUMENTS}) -> (Tensor, Tensor)", _backward, _backward_fake
-)
-
-
-class _GeneralizedFocal(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        p_left: Tensor,
-        p_right: Tensor,
-        kind: int,
-        scale: float,
-        count: int,
-        avg_factor: Tensor | None,
-        y: Tensor,
-        y_left: Tensor,
-        y_right: Tensor,
-        weight: Tensor | None,
-        beta: float,
-    ) -> Tensor:
-        ctx.reduction = (kind, scale, count)
-        ctx.beta = beta
-        ctx.save_for_backward(p_left, p_right, avg_factor, y, y_left, y_right, weight)
-        return _forward_op(p_left, p_right, kind, scale, count, avg_factor, y, y_left, y_right, weight, beta)
-
-    @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor) -> Any:
-        p_left, p_right, *tensors = ctx.saved_tensors
-        grads = _backward_op(grad_loss, p_left, p_right, *ctx.reduction, *tensors, ctx.beta)
-        return (*_autograd.once("generalized_focal_loss", *grads), *(None,) * 9)
+_loss = fused_loss(*register_ops("generalized_focal", _run))
 
 
 def generalized_focal_loss(
@@ -122,12 +134,11 @@ def generalized_focal_loss(
     weight: Tensor | None,
     reduction: str,
     avg_factor: float | Tensor | None,
+    fused: Callable[..., Tensor] = _loss,
 ) -> Tensor:
     """All inputs but the probabilities are vectors like them, or hold one value."""
     shape = p_left.shape
     how = for_kernel(reduction, avg_factor, p_left, p_left.numel(), 1.0)
     p_left, p_right = p_left.reshape(-1), p_right.reshape(-1)
-    inputs = (p_left.contiguous(), p_right.contiguous(), *how, y, y_left, y_right, weight, float(beta))
-    run = _GeneralizedFocal.apply if _autograd.wants_gradient(p_left, p_right) else _forward_op
-    loss = run(*inputs)
+    loss = fused(p_left.contiguous(), p_right.contiguous(), *how, y, y_left, y_right, weight, float(beta))
     return loss.reshape(shape) if reduction == "none" else loss

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from ... import _check
-from ..._dispatch import runs_natively
+from ..._dispatch import kernels_for
 from ..._distributed import start_mean_over_ranks
 from ..iou.native import KINDS
 from . import native, reference
@@ -96,8 +96,8 @@ def gfl_loss(
         ),
         bbox_preds[0].shape[1] // 4,
     )
-    run = native.gfl_loss if runs_natively(_OP, first) else reference.gfl_loss
-    return run(cls_scores, bbox_preds, padded, valid_shapes, options, start_mean_over_ranks)._asdict()
+    run = kernels_for(_OP, first, native) or reference
+    return run.gfl_loss(cls_scores, bbox_preds, padded, valid_shapes, options, start_mean_over_ranks)._asdict()
 
 
 def _check_maps(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], strides: Sequence[float]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ... import _check
-from ..._dispatch import runs_natively
+from ..._dispatch import kernels_for
 from . import native, reference
 
 _OP = "integral"
@@ -49,6 +49,7 @@ def integral(
             f"got {tuple(pred.shape)}"
         )
 
-    if runs_natively(_OP, pred):
-        return native.integral(pred, bin_values, num_bins, channel_dim)
+    kernels = kernels_for(_OP, pred, native)
+    if kernels is not None:
+        return kernels.integral(pred, bin_values, num_bins, channel_dim)
     return reference.integral(pred, bin_values, num_bins, channel_dim=channel_dim)

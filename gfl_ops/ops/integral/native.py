@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,13 +13,13 @@ from ..._library import register
 from .._class_loss import kernel_vector
 
 
-def _map_is_flat(maps: Tensor) -> bool:
+def map_is_flat(maps: Tensor) -> bool:
     """Whether the positions of a (N, C, H, W) tensor are one evenly spaced run, as contiguous and channels-last are."""
     return maps.shape[2] == 1 or maps.stride(2) == maps.shape[3] * maps.stride(3)
 
 
-def _readable(pred: Tensor) -> Tensor:
-    return pred if pred.ndim == 2 or _map_is_flat(pred) else pred.contiguous()
+def readable(pred: Tensor) -> Tensor:
+    return pred if pred.ndim == 2 or map_is_flat(pred) else pred.contiguous()
 
 
 def _sizes(pred: Tensor) -> tuple[int, int, int]:
@@ -38,7 +39,7 @@ def _view(tensor: Tensor, sides: int) -> _native.Bins:
     return _native.bins_of_rows(tensor)
 
 
-def _output_like(pred: Tensor) -> Tensor:
+def output_like(pred: Tensor) -> Tensor:
     if pred.ndim == 2:
         return pred.new_empty((pred.shape[0], 4))
     last = pred.is_contiguous(memory_format=torch.channels_last) and not pred.is_contiguous()
@@ -47,7 +48,7 @@ def _output_like(pred: Tensor) -> Tensor:
     return torch.empty((batch, 4, height, width), dtype=pred.dtype, device=pred.device, memory_format=memory_format)
 
 
-def _statistics_like(pred: Tensor, bins: int, kept: bool) -> Tensor:
+def statistics_like(pred: Tensor, bins: int, kept: bool) -> Tensor:
     """Maximum, 1 / sum and expectation of every distribution, which spare the backward on a CPU half of its work."""
     rows = pred.numel() // bins if kept and pred.device.type == "cpu" else 0
     return torch.empty((3, rows), dtype=_native.compute_dtype(pred), device=pred.device)
@@ -55,70 +56,78 @@ def _statistics_like(pred: Tensor, bins: int, kept: bool) -> Tensor:
 
 def _forward(pred: Tensor, bin_values: Tensor | None, bins: int, keep: bool) -> tuple[Tensor, Tensor]:
     core, device = _native.core_for(pred)
-    output = _output_like(pred)
-    statistics = _statistics_like(pred, bins, keep)
-    pred = _readable(pred)
+    output = output_like(pred)
+    statistics = statistics_like(pred, bins, keep)
+    pred = readable(pred)
     batch, sides, length = _sizes(pred)
     views = _view(pred, sides), _native.address(bin_values), _view(output, sides), None
     core.integral(False, device, batch, sides, bins, length, *views, statistics.data_ptr())
     return output, statistics
 
 
-def _forward_fake(pred: Tensor, bin_values: Tensor | None, bins: int, keep: bool) -> tuple[Tensor, Tensor]:
-    return _output_like(pred), _statistics_like(pred, bins, keep)
-
-
 def _backward(grad_output: Tensor, pred: Tensor, statistics: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
     core, device = _native.core_for(pred)
-    pred = _readable(pred)
+    pred = readable(pred)
     grad = torch.empty_like(pred)
     batch, sides, length = _sizes(pred)
-    if sides == 1 or (pred.ndim == 4 and not _map_is_flat(grad_output)):
+    if sides == 1 or (pred.ndim == 4 and not map_is_flat(grad_output)):
         grad_output = grad_output.contiguous()
     views = _view(pred, sides), _native.address(bin_values), _view(grad_output, sides), _view(grad, sides)
     core.integral(True, device, batch, sides, bins, length, *views, statistics.data_ptr())
     return grad
 
 
-def _backward_fake(
-    grad_output: Tensor, pred: Tensor, statistics: Tensor, bin_values: Tensor | None, bins: int
+def register_ops(
+    name: str, forward: Callable[..., Any], backward: Callable[..., Tensor]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    return (
+        register(
+            f"{name}_forward(Tensor pred, Tensor? bin_values, SymInt bins, bool keep) -> (Tensor, Tensor)",
+            forward,
+            lambda pred, bin_values, bins, keep: (output_like(pred), statistics_like(pred, bins, keep)),
+        ),
+        register(
+            f"{name}_backward(Tensor grad_output, Tensor pred, Tensor statistics, Tensor? bin_values, SymInt bins) "
+            "-> Tensor",
+            backward,
+            lambda grad_output, pred, statistics, bin_values, bins: torch.empty_like(readable(pred)),
+        ),
+    )
+
+
+def fused_integral(forward_op: Callable[..., Any], backward_op: Callable[..., Any]) -> Callable[..., Tensor]:
+    class Integral(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, pred: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
+            ctx.bins = bins
+            output, statistics = forward_op(pred, bin_values, bins, True)
+            ctx.save_for_backward(pred, statistics, bin_values)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, grad_output: Tensor) -> Any:
+            pred, statistics, bin_values = ctx.saved_tensors
+            grad = backward_op(grad_output, pred, statistics, bin_values, ctx.bins)
+            return (*_autograd.once("integral", grad), None, None)
+
+    def integral(pred: Tensor, *args: Any) -> Tensor:
+        return Integral.apply(pred, *args) if _autograd.wants_gradient(pred) else forward_op(pred, *args, False)[0]
+
+    return integral
+
+
+_integral = fused_integral(*register_ops("integral", _forward, _backward))
+
+
+def integral(
+    pred: Tensor,
+    bin_values: Tensor | None,
+    num_bins: int,
+    channel_dim: int,
+    fused: Callable[..., Tensor] = _integral,
 ) -> Tensor:
-    return torch.empty_like(_readable(pred))
-
-
-_forward_op = register(
-    "integral_forward(Tensor pred, Tensor? bin_values, SymInt bins, bool keep) -> (Tensor, Tensor)",
-    _forward,
-    _forward_fake,
-)
-_backward_op = register(
-    "integral_backward(Tensor grad_output, Tensor pred, Tensor statistics, Tensor? bin_values, SymInt bins) -> Tensor",
-    _backward,
-    _backward_fake,
-)
-
-
-class _Integral(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, pred: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
-        ctx.bins = bins
-        output, statistics = _forward_op(pred, bin_values, bins, True)
-        ctx.save_for_backward(pred, statistics, bin_values)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> Any:
-        pred, statistics, bin_values = ctx.saved_tensors
-        grad = _backward_op(grad_output, pred, statistics, bin_values, ctx.bins)
-        return (*_autograd.once("integral", grad), None, None)
-
-
-def integral(pred: Tensor, bin_values: Tensor | None, num_bins: int, channel_dim: int) -> Tensor:
     values = kernel_vector(bin_values, pred)
     as_it_is = pred.ndim == 2 or (pred.ndim == 4 and channel_dim == 1)
     flat = pred if as_it_is else pred.reshape(-1, 4 * num_bins)
-    if _autograd.wants_gradient(pred):
-        output = _Integral.apply(flat, values, num_bins)
-    else:
-        output = _forward_op(flat, values, num_bins, False)[0]
+    output = fused(flat, values, num_bins)
     return output if flat is pred else output.reshape(*pred.shape[:-1], 4)

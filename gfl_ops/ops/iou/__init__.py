@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ... import _autograd, _check, _reduce
-from ..._dispatch import runs_natively
+from ..._dispatch import kernels_for
 from . import native, reference
 
 
@@ -129,8 +129,11 @@ def _loss(
     _check.number(op, "eps", eps, 0)
     _reduce.check(op, reduction, avg_factor, pred)
 
-    if runs_natively("iou_loss", pred):
-        return native.iou_loss(pred, target, weight, kind, eps, reduction, avg_factor, transform, eps_rule, loss_weight)
+    kernels = kernels_for("iou_loss", pred, native)
+    if kernels is not None:
+        return kernels.iou_loss(
+            pred, target, weight, kind, eps, reduction, avg_factor, transform, eps_rule, loss_weight
+        )
     loss = reference.iou_loss(
         pred, target, weight, kind, eps, reduction, avg_factor, transform=transform, eps_rule=eps_rule
     )
@@ -165,6 +168,7 @@ def box_iou(a: Tensor, b: Tensor, *, aligned: bool = False, eps: float = 1e-6) -
     if aligned and a.shape != b.shape:
         raise ValueError(f"{op}: b must be (N, 4) = {tuple(a.shape)} like a where aligned, got {tuple(b.shape)}")
     _check.number(op, "eps", eps, 0)
-    if runs_natively(op, a) and not _autograd.wants_gradient(a, b):
-        return native.box_iou(a, b, aligned, eps)
+    kernels = kernels_for(op, a, native)
+    if kernels is not None and not _autograd.wants_gradient(a, b):
+        return kernels.box_iou(a, b, aligned, eps)
     return reference.box_iou(a, b, aligned=aligned, eps=eps)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ... import _check, _reduce
-from ..._dispatch import runs_natively
+from ..._dispatch import kernels_for
 from . import native, reference
 
 _OP = "multilevel_sigmoid_focal_loss"
@@ -59,6 +59,6 @@ def multilevel_sigmoid_focal_loss(
     _check.choice(_OP, "reduction", reduction, ("mean", "sum"))
     _reduce.check(_OP, reduction, avg_factor, first)
 
-    run = native if runs_natively(_OP, first) else reference
+    run = kernels_for(_OP, first, native) or reference
     loss = run.multilevel_sigmoid_focal_loss(preds, labels, gamma, alpha, reduction, avg_factor)
     return _reduce.weighted(loss, _loss_weight)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import _check
-from ..._dispatch import runs_natively
+from ..._dispatch import kernels_for
 from . import native, reference
 
 _CLASSES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -119,8 +119,9 @@ def _padded(
 ) -> tuple[Tensor, Tensor]:
     size = boxes.shape[0] if max_output is None else max_output
     boxes, scores = boxes.detach(), scores.detach()
-    if runs_natively("nms", boxes):
-        return native.nms_padded(boxes, scores, iou_threshold, idxs, size, criterion)
+    kernels = kernels_for("nms", boxes, native)
+    if kernels is not None:
+        return kernels.nms_padded(boxes, scores, iou_threshold, idxs, size, criterion)
     return reference.nms_padded(boxes, scores, iou_threshold, idxs, max_output=size, criterion=criterion)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ... import _check
-from ..._dispatch import runs_natively
+from ..._dispatch import kernels_for
 from ..nms.native import CRITERIA
 from . import native, reference
 from .reference import Detections
@@ -92,8 +92,8 @@ def postprocess(
 
     if like.shape[0] == 0:
         return Detections(*native.outputs(cls_scores, bbox_preds, max_per_img, with_edges))
-    run = native.postprocess if runs_natively(_OP, like) else reference.postprocess
-    return run(
+    run = kernels_for(_OP, like, native) or reference
+    return run.postprocess(
         [x.detach() for x in cls_scores],
         [x.detach() for x in bbox_preds],
         strides,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ... import _check, _reduce
-from ..._dispatch import runs_natively
+from ..._dispatch import kernels_for
 from . import native, reference
 
 _OP = "quality_focal_loss"
@@ -64,8 +64,9 @@ def quality_focal_loss(
     _check.flag(_OP, "activated", activated)
     _reduce.check(_OP, reduction, avg_factor, pred)
 
-    if runs_natively(_OP, pred):
-        return native.quality_focal_loss(pred, target, weight, beta, reduction, avg_factor, activated, _loss_weight)
+    kernels = kernels_for(_OP, pred, native)
+    if kernels is not None:
+        return kernels.quality_focal_loss(pred, target, weight, beta, reduction, avg_factor, activated, _loss_weight)
     loss = reference.quality_focal_loss(pred, target, weight, beta, reduction, avg_factor, activated)
     return _reduce.weighted(loss, _loss_weight)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from ..._reduce import for_kernel
@@ -26,6 +28,7 @@ def quality_focal_loss(
     avg_factor: float | Tensor | None,
     activated: bool,
     loss_weight: float,
+    fused: Callable[..., Tensor] = _loss,
 ) -> Tensor:
     if isinstance(target, Tensor):
         dense, label, score = kernel_target(target, pred), None, None
@@ -33,4 +36,4 @@ def quality_focal_loss(
         dense, label, score = None, kernel_labels(target[0]), kernel_vector(target[1], pred)
     formula = QUALITY_FOCAL_PROBABILITY if activated else QUALITY_FOCAL
     how = for_kernel(reduction, avg_factor, pred, pred.shape[0], loss_weight)
-    return _loss(pred, *how, dense, label, score, kernel_vector(weight, pred), formula, float(beta), 0.0)
+    return fused(pred, *how, dense, label, score, kernel_vector(weight, pred), formula, float(beta), 0.0)

@@ -1,0 +1,10 @@
+"""Sigmoid focal loss on Triton."""
+
+from __future__ import annotations
+
+import functools
+
+from .._class_loss_triton import class_loss
+from . import native
+
+sigmoid_focal_loss = functools.partial(native.sigmoid_focal_loss, fused=class_loss("sigmoid_focal_loss"))
