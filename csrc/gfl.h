@@ -401,7 +401,7 @@ typedef struct gfl_positive_boxes {
   gfl_maps edges;
   void* quality;        /* forward: anchor-shaped, compute type */
   double* sums;         /* forward: (GFL_POSITIVE_SUMS,) */
-  const void* grad_iou; /* backward: one value each, compute type */
+  const void* grad_iou; /* backward: one value each, compute type; NULL: 0 */
   const void* grad_dfl;
   double scale_iou; /* backward: as in gfl_box_losses */
   double scale_dfl;

@@ -222,6 +222,16 @@ def test_a_zero_gradient_is_zero(backend) -> None:
     assert not any(g.any() for g in gradients(losses_of(gfl_loss, inputs), inputs, (0.0, 0.0, 0.0)))
 
 
+def test_each_loss_alone(backend) -> None:
+    inputs = head(31, (7, 3)).to(backend.device)
+    for i in range(3):
+        upstream = [float(i == j) for j in range(3)]
+        maps = inputs.cls_scores if i == 0 else inputs.bbox_preds
+        alone = torch.autograd.grad(losses_of(gfl_loss, inputs)[i], maps)
+        expected = gradients(losses_of(gfl_loss, inputs), inputs, upstream)
+        assert all(map(torch.equal, alone, expected[:5] if i == 0 else expected[5:]))
+
+
 def test_losses_may_be_changed_in_place(backend) -> None:
     inputs = head(31, (7, 3)).to(backend.device)
     result = gfl_loss(inputs.cls_scores, inputs.bbox_preds, inputs.targets)
@@ -365,7 +375,7 @@ def test_at_most_twelve_launches(options: dict, dtype: torch.dtype, needs_native
         before = host_cuda.launches()
         losses = losses_of(gfl_loss, inputs, **options)
         forward = host_cuda.launches() - before
-        gradients(losses, inputs)
+        gradients(losses, inputs, (2.0, 0.5, 3.0))
         both = host_cuda.launches() - before
         with torch.no_grad():
             losses_of(gfl_loss, inputs, **options)
@@ -455,7 +465,7 @@ def test_memory_on_a_gpu_does_not_grow_with_the_gts() -> None:
     needs_gpu()
     peaks = []
     for gts in (7, 1000):
-        inputs = static_copy(head(67, (gts,), (800, 1344), classes=80), 1000, "cuda")
+        inputs = static_copy(head(67, (gts,), (800, 1344), classes=80), gts, "cuda")
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         with gfl_ops.use_backend("native"):

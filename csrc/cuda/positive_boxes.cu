@@ -50,7 +50,7 @@ struct PositiveArguments {
   }
   // What a sum's gradient is, from the loss's.
   __device__ __forceinline__ C upstream(const void* grad_loss, double scale) const {
-    const C grad = *static_cast<const C*>(grad_loss);
+    const C grad = grad_loss ? *static_cast<const C*>(grad_loss) : C();
     return over_weight(static_cast<double>(grad), scale, static_cast<const C*>(op.normalisers)[1]);
   }
 };
@@ -91,30 +91,28 @@ struct PositiveSide {
 
   __device__ __forceinline__ int bins() const { return kBins ? kBins : op.bins; }
 
-  // All threads of a warp must come, also those without a positive.
-  __device__ __forceinline__ BoxDistribution<C> box() const {
-    C expectations[kSides];
-    gather_sides(expectation, expectations);
-    return box_distribution(target, expectations, op.op.options);
-  }
-
+  // All threads of a warp must come to these two, also those without a positive.
   __device__ __forceinline__ void forward(double (&sums)[GFL_POSITIVE_SUMS]) const {
-    const BoxDistribution<C> found = box();
+    C expectations[kSides];
     C dfl[kSides];
+    gather_sides(expectation, expectations);
     gather_sides(row.loss, dfl);
     if (cell < 0 || side != 0) return;
+    const BoxDistribution<C> box = box_distribution(target, expectations, op.op.options);
     const C weight = op.weight(tile, cell);
-    static_cast<C*>(op.op.quality)[tile.index + cell] = found.quality;
-    sums[0] += static_cast<double>(found.loss * weight);
+    static_cast<C*>(op.op.quality)[tile.index + cell] = box.quality;
+    sums[0] += static_cast<double>(box.loss * weight);
     sums[1] += static_cast<double>((dfl[0] + dfl[1] + dfl[2] + dfl[3]) * constant<C>(1.0 / kSides) * weight);
-    sums[2] += static_cast<double>(found.quality);
+    sums[2] += static_cast<double>(box.quality);
   }
 
   __device__ __forceinline__ void backward(C grad_iou, C grad_dfl) const {
-    const BoxDistribution<C> found = box();
+    C expectations[kSides];
+    gather_sides(expectation, expectations);
     if (cell < 0) return;
+    const BoxDistribution<C> box = box_distribution(target, expectations, op.op.options);
     const C weight = op.weight(tile, cell);
-    const C of_box = of_side(side, found.grad[0], found.grad[1], found.grad[2], found.grad[3]);
+    const C of_box = of_side(side, box.grad[0], box.grad[1], box.grad[2], box.grad[3]);
     box_distribution_gradient(x, bins(), near, row.inverse_sum, expectation, grad_iou * weight * of_box,
                               grad_dfl * weight * constant<C>(1.0 / kSides));
     const int64_t stride = op.op.grad.level[tile.level].channel_stride;

@@ -809,7 +809,8 @@ void positives(Random& random) {
   finish.mean_quality = first + 2 * value_bytes(compute);
   check(gfl_box_losses_forward(&kDevice, &finish));
   losses.written("box losses");
-  op.grad_iou = op.grad_dfl = upstream.data();
+  op.grad_iou = random.coin() ? upstream.data() : nullptr;
+  op.grad_dfl = upstream.data();
   op.scale_iou = 2.0;
   op.scale_dfl = 0.25;
   op.normalisers = normalisers.data();

@@ -186,7 +186,7 @@ class PositiveBoxes {
   }
 
  private:
-  static T value(const void* scalar) { return *static_cast<const T*>(scalar); }
+  static T value(const void* scalar) { return scalar ? *static_cast<const T*>(scalar) : T(); }
 
   // The positives' targets, and their anchor points from the grid.
   void load_inputs(const Place* places, int count, BoxBlock<T>& block) const {

@@ -99,7 +99,7 @@ _BOX_ARGUMENTS = (
 
 def _run_boxes(
     outputs: tuple[Tensor, Tensor] | None,
-    gradient: tuple[Tensor, Tensor, float, float, Tensor, Sequence[Tensor]] | None,
+    gradient: tuple[Tensor | None, Tensor | None, float, float, Tensor, Sequence[Tensor]] | None,
     bbox_preds: Sequence[Tensor],
     gts: Tensor,
     weights: Tensor,
@@ -154,7 +154,12 @@ def _boxes(bbox_preds: Sequence[Tensor], gts: Tensor, weights: Tensor, *args: An
 
 
 def _boxes_backward_fake(
-    grad_iou: Tensor, grad_dfl: Tensor, scale_iou: float, scale_dfl: float, normalisers: Tensor, *args: Any
+    grad_iou: Tensor | None,
+    grad_dfl: Tensor | None,
+    scale_iou: float,
+    scale_dfl: float,
+    normalisers: Tensor,
+    *args: Any,
 ) -> list[Tensor]:
     return [torch.empty_like(x) for x in args[0]]
 
@@ -168,7 +173,7 @@ def _boxes_backward(*args: Any) -> list[Tensor]:
 
 _boxes_op = register(f"gfl_boxes_forward({_BOX_ARGUMENTS}) -> (Tensor, Tensor)", _boxes, _boxes_fake)
 _boxes_backward_op = register(
-    "gfl_boxes_backward(Tensor grad_iou, Tensor grad_dfl, float scale_iou, float scale_dfl, Tensor normalisers, "
+    "gfl_boxes_backward(Tensor? grad_iou, Tensor? grad_dfl, float scale_iou, float scale_dfl, Tensor normalisers, "
     f"{_BOX_ARGUMENTS}) -> Tensor[]",
     _boxes_backward,
     _boxes_backward_fake,
@@ -220,11 +225,14 @@ class _BoxLosses(torch.autograd.Function):
         ctx.save_for_backward(normalisers, gts, weights, gt_boxes, *bbox_preds)
         outputs = _box_losses_op(sums, normalisers, num_pos, *scales)
         ctx.mark_non_differentiable(outputs[2])
+        ctx.set_materialize_grads(False)  # zeros that nobody reads would be a launch
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, grad_iou: Tensor, grad_dfl: Tensor, _: Tensor) -> Any:
+    def backward(ctx: Any, grad_iou: Tensor | None, grad_dfl: Tensor | None, _: None) -> Any:
         normalisers, gts, weights, gt_boxes, *bbox_preds = ctx.saved_tensors
+        if grad_iou is None and grad_dfl is None:
+            return (None,) * (8 + len(bbox_preds))
         grads = _boxes_backward_op(
             grad_iou, grad_dfl, *ctx.scales, normalisers, bbox_preds, gts, weights, gt_boxes, *ctx.options
         )
