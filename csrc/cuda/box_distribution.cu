@@ -1,6 +1,5 @@
 // Four edge distributions a positive: four neighbouring threads, which tell each other their expectations.
 #include "bins_tile.cuh"
-#include "box_sides.cuh"
 #include "cuda_ops.h"
 #include "dispatch.cuh"
 #include "reduce.cuh"

@@ -2,10 +2,10 @@
 // the maps says the list of a tile's positives.
 #include "../math/atss.h"
 #include "../math/gfl_loss.h"
-#include "box_sides.cuh"
 #include "cuda_ops.h"
 #include "dispatch.cuh"
 #include "positives.cuh"
+#include "sides.cuh"
 
 namespace gfl {
 namespace cuda {

@@ -298,7 +298,4 @@ inline uint32_t united(uint32_t bits) {
   return all;
 }
 
-// A bit for each lane of this thread's warp. All lanes must come.
-inline unsigned ballot(bool vote) { return united(static_cast<unsigned>(vote) << threadIdx.x % kWarpSize); }
-
 }  // namespace shim

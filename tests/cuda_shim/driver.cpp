@@ -723,7 +723,7 @@ void dense(Random& random) {
   op.loss = again.data();
   op.grad = grad.view;
   check(gfl_dense_loss_forward(&kDevice, &op));
-  again.same(loss, "dense loss with and without gradient");
+  if (!(std::fabs(loss[0] - again[0]) <= 1e-5 * std::fabs(loss[0]))) die("dense loss with and without gradient");
   grad.written("dense loss gradient of the forward");
   op.loss = nullptr;
   op.workspace = nullptr;
