@@ -61,12 +61,8 @@ T __shfl_xor_sync(unsigned, T value, int bits) {
   return shim::exchange(value, (static_cast<int>(threadIdx.x) % 32) ^ bits);
 }
 inline unsigned __ballot_sync(unsigned, bool vote) { return shim::ballot(vote); }
-inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
-
 inline uint32_t __reduce_or_sync(unsigned, uint32_t bits) { return shim::united(bits); }
-inline uint32_t __ballot_sync(unsigned, bool vote) {
-  return shim::united(vote ? 1u << threadIdx.x % shim::kWarpSize : 0u);
-}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __popcll(long long bits) { return __builtin_popcountll(static_cast<unsigned long long>(bits)); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
