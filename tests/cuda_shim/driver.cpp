@@ -820,6 +820,12 @@ void positives(Random& random) {
   grad.written("gradient of the positives' edges");
 }
 
+}  // namespace
+
+#include "detections.h"
+
+namespace {
+
 // Large enough for several tiles a block: what one tile leaves in shared memory meets the next.
 void large_class_loss(Random& random) {
   const int64_t rows = 3001;
@@ -864,6 +870,7 @@ void large(Random& random) {
   dfl_of(random, 1500, 200);
   integral_of(random, 1300, 8);
   box_distribution_of(random, 900, 17);
+  nms_of(random, 5300);
 }
 
 void errors() {
@@ -894,7 +901,9 @@ const Op kOps[] = {{"class_loss", class_loss},
                    {"scale", scale},
                    {"atss", atss},
                    {"dense", dense},
-                   {"positives", positives}};
+                   {"positives", positives},
+                   {"nms", nms},
+                   {"postprocess", postprocess}};
 
 }  // namespace
 
