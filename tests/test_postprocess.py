@@ -124,6 +124,9 @@ def test_autocast_leaves_scores_and_edges_in_different_types(edges: torch.dtype,
     with gfl_ops.use_backend("reference"):
         expected = postprocess(*([x.double().cpu() for x in level] for level in maps), STRIDES, [(96, 160)] * 2)
     assert found.labels.tolist() == expected.labels.tolist()
+    assert {found.boxes.dtype, found.scores.dtype} == {
+        torch.promote_types(torch.promote_types(scores, edges), torch.float32)
+    }
     torch.testing.assert_close(found.boxes.cpu().double(), expected.boxes, rtol=0, atol=2e-3)
 
 

@@ -39,9 +39,9 @@ def _cell_stride(maps: Tensor) -> int | None:
     of contiguous and channels-last maps are. The stride of a dimension of size 1 means nothing.
     """
     height, width = maps.shape[2:]
-    if width <= 1:
+    if width <= 1 or maps.numel() == 0:
         return maps.stride(2) if height > 1 else 1
-    return maps.stride(3) if height <= 1 or maps.stride(2) == width * maps.stride(3) else None
+    return maps.stride(3) if height == 1 or maps.stride(2) == width * maps.stride(3) else None
 
 
 def _evenly_spaced(maps: Tensor) -> Tensor:
