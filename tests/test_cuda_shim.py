@@ -21,6 +21,7 @@ import gfl_ops
 OPS_WITH_BARRIERS = [
     *("class_loss", "dfl", "integral", "iou", "box_distribution"),
     *("atss", "dense", "positives"),
+    *("nms", "postprocess"),
     "large",
 ]
 OPS = [*OPS_WITH_BARRIERS, "generalized_focal", "scale"]

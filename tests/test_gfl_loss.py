@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 import torch
 from cases import channels_last, strided_cols
 from conftest import only_backends
+from gpu import captured, needs_gpu, no_host_sync
 from heads import LOSSES, STRIDES, UPSTREAM, Head, gradients, head, losses_of
 from test_registration import OF_THE_WHOLE_LOSS, RecordRawOps
 
@@ -383,20 +382,6 @@ def test_at_most_twelve_launches(options: dict, dtype: torch.dtype, needs_native
     assert (forward, both, without_gradient) == (10, 12, 10)
 
 
-def needs_gpu() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-
-
-@contextlib.contextmanager
-def no_host_sync() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
 def test_no_host_sync(dtype: torch.dtype) -> None:
@@ -428,20 +413,13 @@ def test_a_captured_graph_takes_new_targets(dtype: torch.dtype, layout: torch.me
         return [*losses, *gradients(losses, static)]
 
     with gfl_ops.use_backend("native"):
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            step()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = step()
+        graph, outputs = captured(step)
         for other in (*heads[1:], heads[0]):
             with torch.no_grad():
                 torch._foreach_copy_([*static.maps, *static.targets], [*other.maps, *other.targets])
             graph.replay()
             losses = losses_of(gfl_loss, other)
-            for got, expected in zip(captured, [*losses, *gradients(losses, other)], strict=True):
+            for got, expected in zip(outputs, [*losses, *gradients(losses, other)], strict=True):
                 assert torch.equal(got, expected)
 
 

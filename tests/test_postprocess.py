@@ -124,6 +124,9 @@ def test_autocast_leaves_scores_and_edges_in_different_types(edges: torch.dtype,
     with gfl_ops.use_backend("reference"):
         expected = postprocess(*([x.double().cpu() for x in level] for level in maps), STRIDES, [(96, 160)] * 2)
     assert found.labels.tolist() == expected.labels.tolist()
+    assert {found.boxes.dtype, found.scores.dtype} == {
+        torch.promote_types(torch.promote_types(scores, edges), torch.float32)
+    }
     torch.testing.assert_close(found.boxes.cpu().double(), expected.boxes, rtol=0, atol=2e-3)
 
 
@@ -173,6 +176,54 @@ def test_shapes_and_scales(pairs: str, backend) -> None:
         given = (shapes, [2, 0.5])
     strides = [(s, s) for s in STRIDES] if pairs == "lists" else STRIDES
     assert_as_eager(postprocess(*maps, strides, *given), maps, shapes, scales)
+
+
+@pytest.mark.parametrize("size", [(1, 6), (6, 1), (1, 1)])
+def test_the_stride_of_a_single_row_or_column_means_nothing(size: tuple[int, int], backend) -> None:
+    maps = head(*size, classes=5, strides=(1,), device=backend.device, mean=0.0)
+
+    def dress(x: Tensor) -> Tensor:
+        strides = [s if n > 1 else 7 for n, s in zip(x.shape, x.stride(), strict=True)]
+        return x.as_strided(x.shape, strides)
+
+    dressed = tuple([dress(x) for x in level] for level in maps)
+    assert_as_eager(postprocess(*dressed, [1], [size] * 2), maps, [size] * 2, strides=[1])
+
+
+CROWDS = {  # more scores than a GPU's list holds, at one place or close together
+    "equal": lambda x: torch.zeros_like(x),
+    "equal-but-few": lambda x: torch.where(x > x.flatten(1).topk(20).values[:, -1].view(-1, 1, 1, 1), x, -1.0),
+    "neighbours": lambda x: 1.0 + x.flatten().argsort().argsort().view(x.shape) * 2.0**-23,
+    "two-values": lambda x: (x > -3).float(),
+}
+
+
+@only_backends(without=("reference",))
+@pytest.mark.parametrize("name", CROWDS)
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels-last"])
+def test_crowded_scores(last: bool, name: str, backend) -> None:
+    cls_scores, bbox_preds = head(128, 128, classes=6, strides=(4,), device=backend.device)
+    cls_scores = [CROWDS[name](x.cpu()).to(backend.device) for x in cls_scores]
+    if last:
+        cls_scores = [x.contiguous(memory_format=torch.channels_last) for x in cls_scores]
+    for nms_pre in (1, 300, 1000):
+        options: dict[str, Any] = {"nms_pre": nms_pre, "iou_thr": 1.0, "max_per_img": 1000}
+        found = postprocess(cls_scores, bbox_preds, [4], [(128, 128)] * 2, **options)
+        assert found.counts.tolist() == [nms_pre] * 2
+        assert_as_eager(found, (cls_scores, bbox_preds), [(128, 128)] * 2, strides=[4], **options)
+
+
+@only_backends(without=("reference",))
+def test_more_candidates_than_are_compared_at_once(backend) -> None:
+    """On a GPU 5,120 of an image."""
+    maps = head(54, 50, classes=2, strides=(1,), device=backend.device, mean=0.0)
+    options: dict[str, Any] = {"score_thr": 0.0, "nms_pre": 6000, "max_per_img": 600, "iou_thr": 0.3}
+    found = postprocess(*maps, [1], [(54, 50)] * 2, **options)
+    with gfl_ops.use_backend("reference"):
+        expected = postprocess(*([x.cpu() for x in level] for level in maps), [1], [(54, 50)] * 2, **options)
+    assert found.counts.tolist() == expected.counts.tolist() and found.counts.min() > 100
+    assert torch.equal(found.labels.cpu(), expected.labels)
+    torch.testing.assert_close(found.boxes.cpu(), expected.boxes, rtol=1e-5, atol=2e-3)
 
 
 # ---- by hand -----------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 #include "cuda_ops.h"
 #include "dispatch.cuh"
 #include "reduce.cuh"
-#include "sides.cuh"
 
 namespace gfl {
 namespace cuda {

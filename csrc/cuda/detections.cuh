@@ -6,7 +6,7 @@
 #include "bins_tile.cuh"
 #include "candidates.cuh"
 #include "nms.cuh"
-#include "sides.cuh"
+#include "box_sides.cuh"
 
 namespace gfl {
 namespace cuda {

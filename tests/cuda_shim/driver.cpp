@@ -821,6 +821,12 @@ void positives(Random& random) {
   grad.written("gradient of the positives' edges");
 }
 
+}  // namespace
+
+#include "detections.h"
+
+namespace {
+
 // Large enough for several tiles a block: what one tile leaves in shared memory meets the next.
 void large_class_loss(Random& random) {
   const int64_t rows = 3001;
@@ -865,6 +871,7 @@ void large(Random& random) {
   dfl_of(random, 1500, 200);
   integral_of(random, 1300, 8);
   box_distribution_of(random, 900, 17);
+  nms_of(random, 5300);
 }
 
 void errors() {
@@ -895,7 +902,9 @@ const Op kOps[] = {{"class_loss", class_loss},
                    {"scale", scale},
                    {"atss", atss},
                    {"dense", dense},
-                   {"positives", positives}};
+                   {"positives", positives},
+                   {"nms", nms},
+                   {"postprocess", postprocess}};
 
 }  // namespace
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -54,8 +55,9 @@ def decode_boxes(
     if max_shape is not None:
         _check_max_shape(max_shape, edge_logits, is_map)
 
-    kernels = kernels_for(_OP, edge_logits, integral_native) or integral_reference
-    return reference.decode_boxes(edge_logits, anchor_points, stride, max_shape, expectation=kernels.integral)
+    kernels = kernels_for(_OP, edge_logits, integral_native)
+    expectation = functools.partial(kernels.integral, op=_OP) if kernels else integral_reference.integral
+    return reference.decode_boxes(edge_logits, anchor_points, stride, max_shape, expectation=expectation)
 
 
 def _check_points(points: Any, edge_logits: Tensor, is_map: bool) -> None:

@@ -98,8 +98,8 @@ def register_ops(
 def fused_integral(forward_op: Callable[..., Any], backward_op: Callable[..., Any]) -> Callable[..., Tensor]:
     class Integral(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, pred: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
-            ctx.bins = bins
+        def forward(ctx: Any, pred: Tensor, bin_values: Tensor | None, bins: int, op: str) -> Tensor:
+            ctx.bins, ctx.op = bins, op
             output, statistics = forward_op(pred, bin_values, bins, True)
             ctx.save_for_backward(pred, statistics, bin_values)
             return output
@@ -108,10 +108,12 @@ def fused_integral(forward_op: Callable[..., Any], backward_op: Callable[..., An
         def backward(ctx: Any, grad_output: Tensor) -> Any:
             pred, statistics, bin_values = ctx.saved_tensors
             grad = backward_op(grad_output, pred, statistics, bin_values, ctx.bins)
-            return (*_autograd.once("integral", grad), None, None)
+            return (*_autograd.once(ctx.op, grad), None, None, None)
 
-    def integral(pred: Tensor, *args: Any) -> Tensor:
-        return Integral.apply(pred, *args) if _autograd.wants_gradient(pred) else forward_op(pred, *args, False)[0]
+    def integral(pred: Tensor, bin_values: Tensor | None, bins: int, op: str) -> Tensor:
+        if _autograd.wants_gradient(pred):
+            return Integral.apply(pred, bin_values, bins, op)
+        return forward_op(pred, bin_values, bins, False)[0]
 
     return integral
 
@@ -124,10 +126,12 @@ def integral(
     bin_values: Tensor | None,
     num_bins: int,
     channel_dim: int,
+    op: str = "integral",
     fused: Callable[..., Tensor] = _integral,
 ) -> Tensor:
+    """`op` is whose name errors have."""
     values = kernel_vector(bin_values, pred)
     as_it_is = pred.ndim == 2 or (pred.ndim == 4 and channel_dim == 1)
     flat = pred if as_it_is else pred.reshape(-1, 4 * num_bins)
-    output = fused(flat, values, num_bins)
+    output = fused(flat, values, num_bins, op)
     return output if flat is pred else output.reshape(*pred.shape[:-1], 4)

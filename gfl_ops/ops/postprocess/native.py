@@ -34,14 +34,24 @@ def outputs(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], room: in
     return [boxes, scores, labels, counts, *edges]
 
 
-def _map_is_flat(maps: Tensor) -> bool:
-    """Whether the positions of a (B, C, H, W) tensor are one evenly spaced run, as contiguous and channels-last are."""
-    return maps.shape[2] == 1 or maps.stride(2) == maps.shape[3] * maps.stride(3)
+def _cell_stride(maps: Tensor) -> int | None:
+    """Between neighbouring positions of a (B, C, H, W) tensor; None where they are not one evenly spaced run, as those
+    of contiguous and channels-last maps are. The stride of a dimension of size 1 means nothing.
+    """
+    height, width = maps.shape[2:]
+    if width <= 1 or maps.numel() == 0:
+        return maps.stride(2) if height > 1 else 1
+    return maps.stride(3) if height == 1 or maps.stride(2) == width * maps.stride(3) else None
+
+
+def _evenly_spaced(maps: Tensor) -> Tensor:
+    return maps.contiguous() if _cell_stride(maps) is None else maps
 
 
 def _view(maps: Tensor) -> _native.Bins:
-    strides = maps.stride()
-    return maps.data_ptr(), _native.dtype_code(maps), strides[0], strides[1], strides[3]
+    cell_stride = _cell_stride(maps)
+    assert cell_stride is not None
+    return maps.data_ptr(), _native.dtype_code(maps), maps.stride(0), maps.stride(1), cell_stride
 
 
 def _postprocess(
@@ -60,7 +70,7 @@ def _postprocess(
 ) -> list[Tensor]:
     core, device = _native.core_for(cls_scores[0])
     found = outputs(cls_scores, bbox_preds, room, with_edges)
-    maps = [[x if _map_is_flat(x) else x.contiguous() for x in level] for level in (cls_scores, bbox_preds)]
+    maps = [[_evenly_spaced(x) for x in level] for level in (cls_scores, bbox_preds)]
     levels = tuple(
         (_view(scores), _view(edges), scores.shape[2], scores.shape[3], stride)
         for scores, edges, stride in zip(*maps, strides, strict=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._formulas import softmax, widen
+from .._formulas import softmax
 from ..decode.reference import clip
 from ..nms.reference import nms
 
@@ -48,11 +48,12 @@ def postprocess(
     with_edges: bool,
     criterion: str,
 ) -> Detections:
+    dtype = image_shapes.dtype  # the widest of any input
     images: list[list[Tensor]] = []
     for image in range(len(image_shapes)):
         levels = []
         for cls_score, bbox_pred, stride in zip(cls_scores, bbox_preds, strides, strict=True):
-            candidates = _best(cls_score[image], bbox_pred[image], score_thr, nms_pre)
+            candidates = _best(cls_score[image].to(dtype), bbox_pred[image].to(dtype), score_thr, nms_pre)
             levels.append(_decode(*candidates, cls_score.shape[-1], stride, image_shapes[image]))
         boxes, scores, labels, edges, edge_strides = (torch.cat(parts) for parts in zip(*levels, strict=True))
         if scale_factors is not None:
@@ -67,7 +68,7 @@ def _best(
     cls_score: Tensor, bbox_pred: Tensor, score_thr: float, nms_pre: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Scores, labels, cells and edge distributions of the best (cell, class) pairs above the threshold."""
-    logits = widen(cls_score).permute(1, 2, 0)  # cell after cell, the classes of a cell together
+    logits = cls_score.permute(1, 2, 0)  # cell after cell, the classes of a cell together
     # In double and rounded once: torch's float32 sigmoid may differ by where in memory a logit stands, and break a tie.
     scores = logits.double().sigmoid().to(logits.dtype)
     num_classes = scores.shape[-1]
@@ -75,7 +76,7 @@ def _best(
     order = scores.flatten()[above].argsort(descending=True, stable=True)[:nms_pre]
     index = above[order]
     cell = index // max(num_classes, 1)
-    edges = softmax(widen(bbox_pred).flatten(1).T[cell].unflatten(1, (4, -1)))
+    edges = softmax(bbox_pred.flatten(1).T[cell].unflatten(1, (4, -1)))
     return scores.flatten()[index], index - cell * num_classes, cell, edges
 
 
