@@ -20,6 +20,7 @@ import gfl_ops
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import columns
 import counting
+import detector_bench
 import inputs
 import loss_bench
 import measure
@@ -28,6 +29,7 @@ import report
 import report_file
 import rows
 import stages
+import timing
 
 BENCHMARKS = Path(rows.__file__).parent
 
@@ -193,6 +195,29 @@ def test_calls_of_the_runtime() -> None:
     names = ["aten::add", "cudaLaunchKernel", "cuLaunchKernelEx", "cudaMemcpyAsync", "cudaStreamSynchronize"]
     assert counting.calls_of(names) == counting.Calls(launches=3, syncs=1)
     assert counting.calls_of(["custom::Synchronize", "cudaStreamIsCapturing"]) == counting.Calls(0, 0)
+
+
+# ---- detector_bench.py -----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("needs_native")
+@pytest.mark.parametrize("mode", ["train", "infer"])
+def test_a_detector_is_measured_with_both_formulas(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "LEAST_TURNS", 2)
+    monkeypatch.setattr(timing, "SAMPLE", 0.0)
+    case = detector_bench.Case("gfl_r18_fpn_lite", mode, (64, 96), 1, "float32", "cpu")
+    result = detector_bench.measure(case, 0.01)
+    assert {"step ours", "part ours", "step eager", "part eager"} <= set(result["ms"])
+    assert ("network" in result["ms"]) == (mode == "infer")
+    assert 0 < result["peak_bytes"]["part ours"] <= result["peak_bytes"]["step ours"]
+    assert [line.split()[4] for line in detector_bench.lines(result)] == ["ours", "eager"]
+
+
+def test_formulas_that_differ_get_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = detector_bench.Subject(detector_bench.Case("gfl_r18_fpn_lite", "train", (64, 96), 1, "float32", "cpu"))
+    monkeypatch.setattr(detector_bench.eager, "gfl_loss", lambda *args, **options: (args[0][0].sum(),) * 3)
+    with pytest.raises(AssertionError):
+        subject.check()
 
 
 # ---- charts ----------------------------------------------------------------------------------------------
