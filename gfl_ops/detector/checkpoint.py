@@ -119,6 +119,12 @@ def load_checkpoint(
     )
 
 
+def read_meta(path: str | Path) -> dict[str, Any]:
+    """What a file of weights says about itself; see :class:`LoadReport`."""
+    path = Path(path)
+    return _interpret(path, _read(path), "best").meta
+
+
 def save_checkpoint(model: nn.Module, path: str | Path, meta: dict[str, Any] | None = None) -> None:
     """Writes a model's weights: a file that is there is replaced in one step, and never left half written.
 

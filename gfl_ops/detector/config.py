@@ -60,6 +60,17 @@ class ATSSHeadConfig(HeadConfig):
 
 
 @dataclass(frozen=True)
+class AblationHeadConfig(ATSSHeadConfig):
+    """ATSS with one of GFL's two losses: see :class:`~gfl_ops.detector.heads.ablation.AblationHead`."""
+
+    quality_focal: bool = False
+    distribution: bool = False
+    reg_max: int = 16
+    beta: float = 2.0
+    dfl_weight: float = 0.25
+
+
+@dataclass(frozen=True)
 class InputConfig:
     """How images become a batch: see :class:`~gfl_ops.detector.preprocess.Preprocess`."""
 
@@ -86,8 +97,11 @@ class Recipe:
     """How the published weights were trained. The learning rate belongs to the batch size; scale them together."""
 
     epochs: int = 12
+    iterations: int | None = None
+    """How long in place of epochs, which are then not looked at."""
+    schedule: Literal["step", "cosine"] = "step"
     milestones: tuple[int, ...] = (8, 11)
-    """Epochs after which the learning rate is divided by 10."""
+    """Epochs after which the learning rate is divided by 10, where the schedule is "step"."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.01
     batch_size: int = 16
@@ -98,6 +112,13 @@ class Recipe:
     """The first iteration's learning rate, relative; it grows linearly to 1."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
+    photometric: bool = False
+    crop: bool = False
+    """See :class:`gfl_ops.detector.data.Augment`."""
+    clip_norm: float | None = None
+    """The gradients' norm is cut to this."""
+    ema: float | None = None
+    """Evaluate a moving average of the weights; of each new one it takes 1 - ema."""
 
 
 @dataclass(frozen=True)

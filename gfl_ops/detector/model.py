@@ -45,7 +45,9 @@ class Detector(nn.Module):
         self.bbox_head = build_head(config.head, num_classes, config.neck.out_channels)
 
     @overload
-    def forward(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]: ...
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Target], *, short_sides: Sequence[int] | None = None
+    ) -> dict[str, Tensor]: ...
 
     @overload
     def forward(
@@ -53,24 +55,34 @@ class Detector(nn.Module):
     ) -> list[Detection]: ...
 
     def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, *, with_edges: bool = False
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Target] | None = None,
+        *,
+        with_edges: bool = False,
+        short_sides: Sequence[int] | None = None,
     ) -> dict[str, Tensor] | list[Detection]:
         if self.training:
             if targets is None:
                 raise ValueError("detector: targets must be given in training; call model.eval() for detections")
-            return self.loss(images, targets)[0]
+            return self.loss(images, targets, short_sides)[0]
         return self.detect(images, with_edges=with_edges)
 
     def raw(self, batch: Tensor) -> Any:
         """The head's outputs for a normalised batch (B, 3, H, W): a named tuple of lists with a tensor a level."""
         return self.bbox_head(self.neck(self.backbone(batch)))
 
-    def loss(self, images: Sequence[Tensor], targets: Sequence[Target]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The losses, and detached figures to log: how many positives, what they were averaged by."""
+    def loss(
+        self, images: Sequence[Tensor], targets: Sequence[Target], short_sides: Sequence[int] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The losses, and detached figures to log: how many positives, what they were averaged by.
+
+        ``short_sides``, one an image, is what their short sides are resized to, in place of the configuration's.
+        """
         if len(images) == 0:
             raise ValueError("detector: images must not be empty in training")
         check_targets(targets, len(images), self.num_classes)
-        batch = self.preprocess(images)
+        batch = self.preprocess(images, short_sides)
         scaled = scale_targets(targets, batch)
         return self.bbox_head.loss(self.raw(batch.pixels), scaled, batch.padded_shapes)
 
@@ -84,10 +96,10 @@ class Detector(nn.Module):
         return self._detect(outputs, batch, with_edges)
 
     @torch.compiler.disable
-    def preprocess(self, images: Sequence[Tensor]) -> Batch:
+    def preprocess(self, images: Sequence[Tensor], short_sides: Sequence[int] | None = None) -> Batch:
         """The batch on the model's device, in its type and memory format."""
         weight = self.backbone.conv1.weight
-        batch = make_batch(images, self.config.input, weight.device, self.training)
+        batch = make_batch(images, self.config.input, weight.device, self.training, short_sides)
         pixels = batch.pixels.to(weight.dtype)
         if weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
             pixels = pixels.contiguous(memory_format=torch.channels_last)

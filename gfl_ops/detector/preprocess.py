@@ -34,11 +34,27 @@ def scaled_size(height: int, width: int, short_side: int, long_side: int) -> tup
     return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
 
-def make_batch(images: Sequence[Tensor], config: InputConfig, device: torch.device, training: bool) -> Batch:
-    """Resizes (bilinear, as OpenCV does it), normalises and pads. Images of one size and type go through together."""
+def make_batch(
+    images: Sequence[Tensor],
+    config: InputConfig,
+    device: torch.device,
+    training: bool,
+    short_sides: Sequence[int] | None = None,
+) -> Batch:
+    """Resizes (bilinear, as OpenCV does it), normalises and pads. Images of one size and type go through together.
+
+    ``short_sides``, one an image, says what the configuration would say, or what would be drawn from its range.
+    """
     for i, image in enumerate(images):
         _check_image(i, image)
-    sizes = [_target_size(image, config, training) for image in images]
+    if short_sides is None:
+        short_sides = [_short_side(config, training) for _ in images]
+    elif len(short_sides) != len(images) or min(short_sides) < 1:
+        raise ValueError(f"detector: short_sides must be {len(images)} numbers from 1, got {list(short_sides)}")
+    sizes = [
+        scaled_size(image.shape[1], image.shape[2], side, config.long_side)
+        for image, side in zip(images, short_sides, strict=True)
+    ]
     height, width = (_round_up(max(side), config.divisor) for side in zip(*sizes, strict=True))
     pixels = torch.zeros(len(images), 3, height, width, device=device)
     groups: dict[tuple[object, ...], list[int]] = {}
@@ -66,12 +82,11 @@ def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.tensor(MEAN, device=device)[:, None, None], torch.tensor(STD, device=device)[:, None, None]
 
 
-def _target_size(image: Tensor, config: InputConfig, training: bool) -> tuple[int, int]:
-    short = config.short_side
+def _short_side(config: InputConfig, training: bool) -> int:
     if training and config.train_short_sides is not None:
         low, high = config.train_short_sides
-        short = int(torch.randint(low, high + 1, ()))
-    return scaled_size(image.shape[1], image.shape[2], short, config.long_side)
+        return int(torch.randint(low, high + 1, ()))
+    return config.short_side
 
 
 def _round_up(side: int, divisor: int) -> int:

@@ -25,7 +25,8 @@ class Sample(NamedTuple):
 class DetectionData(Protocol):
     """Anything with these is data for training and evaluation."""
 
-    classes: Sequence[str]
+    @property
+    def classes(self) -> Sequence[str]: ...
 
     def __len__(self) -> int: ...
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config import ATSSHeadConfig, GFLHeadConfig, HeadConfig
+from ..config import AblationHeadConfig, ATSSHeadConfig, GFLHeadConfig, HeadConfig
+from .ablation import AblationHead
 from .atss import ATSSHead
 from .base import DenseHead
 from .gfl import GFLHead
 
-__all__ = ["ATSSHead", "DenseHead", "GFLHead", "build_head"]
+__all__ = ["ATSSHead", "AblationHead", "DenseHead", "GFLHead", "build_head"]
 
 _HEADS: dict[type[HeadConfig], type[DenseHead[Any]]] = {
     GFLHeadConfig: GFLHead,
     ATSSHeadConfig: ATSSHead,
+    AblationHeadConfig: AblationHead,
 }
 
 

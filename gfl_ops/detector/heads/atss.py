@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,17 @@ class ATSSOutputs(NamedTuple):
     """(B, 1, H, W) logits."""
 
 
+class Assigned(NamedTuple):
+    labels: Tensor
+    """(B, A); -1 is background, -2 outside the image."""
+    positive: Tensor
+    """(B, A) bool."""
+    anchors: Tensor
+    """(A, 4)"""
+    boxes: Tensor
+    """(B, A, 4) what a positive learns; of the others the anchor itself."""
+
+
 class ATSSHead(DenseHead[ATSSOutputs]):
     outputs = ATSSOutputs
 
@@ -55,21 +66,8 @@ class ATSSHead(DenseHead[ATSSOutputs]):
         self, outputs: ATSSOutputs, targets: list[Target], padded_shapes: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Over all anchors, the background with weight 0: picking the positives would wait for the device."""
-        gt_boxes, gt_labels, gt_counts = padded(targets)
-        assigned, _ = gfl_ops.atss_assign(
-            gt_boxes,
-            gt_counts,
-            [(level.shape[-2], level.shape[-1]) for level in outputs.bbox_preds],
-            self.strides,
-            padded_shapes,
-            anchor_scale=_ANCHOR_SCALE,
-        )
-        positive = assigned >= 0
-        index = assigned.clamp(min=0).long()
-        labels = torch.where(positive, gt_labels.gather(1, index), assigned.long())  # negative: background, outside
-        anchors = self._anchors(outputs)
-        boxes = gt_boxes.gather(1, index[..., None].expand(-1, -1, 4))
-        boxes = torch.where(positive[..., None], boxes, anchors)
+        assigned = self.assign(outputs, targets, padded_shapes)
+        labels, positive, anchors, boxes = assigned.labels, assigned.positive, assigned.anchors, assigned.boxes
         centerness = torch.where(positive, centerness_target(anchors, boxes), 0.0)
 
         totals = torch.stack([positive.sum(1).clamp(min=1).sum().float(), centerness.sum()])
@@ -96,6 +94,23 @@ class ATSSHead(DenseHead[ATSSOutputs]):
         }
         return losses, {"num_pos": positive.sum(), "avg_factor": num_pos}
 
+    def assign(self, outputs: Any, targets: list[Target], padded_shapes: Tensor) -> Assigned:
+        gt_boxes, gt_labels, gt_counts = padded(targets)
+        assigned, _ = gfl_ops.atss_assign(
+            gt_boxes,
+            gt_counts,
+            [(level.shape[-2], level.shape[-1]) for level in outputs.bbox_preds],
+            self.strides,
+            padded_shapes,
+            anchor_scale=_ANCHOR_SCALE,
+        )
+        positive = assigned >= 0
+        index = assigned.clamp(min=0).long()
+        labels = torch.where(positive, gt_labels.gather(1, index), assigned.long())
+        anchors = self._anchors(outputs)
+        boxes = gt_boxes.gather(1, index[..., None].expand(-1, -1, 4))
+        return Assigned(labels, positive, anchors, torch.where(positive[..., None], boxes, anchors))
+
     def detect(
         self,
         outputs: ATSSOutputs,
@@ -107,7 +122,7 @@ class ATSSHead(DenseHead[ATSSOutputs]):
         if with_edges:
             raise ValueError("ATSSHead: with_edges must be False, got True; the head predicts no edge distributions")
         scores = torch.cat([rows(level) for level in outputs.cls_scores], 1).float().sigmoid()
-        factors = torch.cat([rows(level) for level in outputs.centernesses], 1)[..., 0].float().sigmoid()
+        factors = self.factors(outputs)[..., 0]
         boxes = self._boxes(self._anchors(outputs), outputs)
         sizes = [level.shape[-2] * level.shape[-1] for level in outputs.cls_scores]
         return [
@@ -117,10 +132,13 @@ class ATSSHead(DenseHead[ATSSOutputs]):
 
     def decode(self, outputs: ATSSOutputs) -> tuple[Tensor, Tensor]:
         scores = torch.cat([rows(level) for level in outputs.cls_scores], 1).float().sigmoid()
-        factors = torch.cat([rows(level) for level in outputs.centernesses], 1).float().sigmoid()
-        return self._boxes(self._anchors(outputs), outputs), scores * factors
+        return self._boxes(self._anchors(outputs), outputs), scores * self.factors(outputs)
 
-    def _anchors(self, outputs: ATSSOutputs) -> Tensor:
+    def factors(self, outputs: ATSSOutputs) -> Tensor:
+        """(B, A, 1) what the scores are multiplied with."""
+        return torch.cat([rows(level) for level in outputs.centernesses], 1).float().sigmoid()
+
+    def _anchors(self, outputs: Any) -> Tensor:
         """(A, 4) of all levels."""
         anchors = []
         for level, stride in zip(outputs.bbox_preds, self.strides, strict=True):
@@ -128,7 +146,7 @@ class ATSSHead(DenseHead[ATSSOutputs]):
             anchors.append(torch.cat([points - half, points + half], 1))
         return torch.cat(anchors)
 
-    def _boxes(self, anchors: Tensor, outputs: ATSSOutputs) -> Tensor:
+    def _boxes(self, anchors: Tensor, outputs: Any) -> Tensor:
         """(B, A, 4): the anchor moved by fractions of its size, and scaled."""
         deltas = torch.cat([rows(level) for level in outputs.bbox_preds], 1).float()
         shift, growth = deltas[..., :2] * _CENTER_STD, deltas[..., 2:] * _SIZE_STD

@@ -1,0 +1,173 @@
+"""``gfl bench``: the paper's ablation, and the speed of training and inference."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..detector import (
+    ATSSHeadConfig,
+    Detector,
+    GFLHeadConfig,
+    HeadConfig,
+    ModelConfig,
+    build,
+)
+from ..detector.config import AblationHeadConfig
+from ..detector.engine import connect, train
+from ..detector.engine.checkpoints import write_json
+from ..detector.evaluation import evaluate
+from . import common
+from . import train as train_command
+
+_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "bench", help="compare losses under equal budget; measure speed"
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("what", choices=("ablation", "speed"), help="QFL on/off x DFL on/off; or images per second")
+    train_command.add_arguments(parser)
+    parser.set_defaults(run=run, command="bench")
+    parser.add_argument("--only", metavar="A,B", help="of the ablation: atss, qfl, dfl, gfl")
+    parser.add_argument("--repeat", type=common.positive, default=5, metavar="N", help="of speed (%(default)s)")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    common.set_threads(options)
+    return _speed(options) if options.what == "speed" else _ablation(options)
+
+
+def ablation_configs(config: ModelConfig) -> dict[str, tuple[bool, bool, ModelConfig]]:
+    """Quality focal loss on or off, distribution focal loss on or off, and the model: the four rows of the table."""
+    head = config.head
+    shared = {name: getattr(head, name) for name in HeadConfig.__dataclass_fields__}
+    reg_max = head.reg_max if isinstance(head, GFLHeadConfig) else 16
+    heads: dict[str, tuple[bool, bool, HeadConfig]] = {
+        "atss": (False, False, ATSSHeadConfig(**shared)),
+        "qfl": (True, False, AblationHeadConfig(**shared, quality_focal=True, distribution=False)),
+        "dfl": (False, True, AblationHeadConfig(**shared, quality_focal=False, distribution=True, reg_max=reg_max)),
+        "gfl": (True, True, GFLHeadConfig(**shared, reg_max=reg_max)),
+    }
+    return {
+        name: (qfl, dfl, replace(config, name=f"{config.name}+{name}", head=head))
+        for name, (qfl, dfl, head) in heads.items()
+    }
+
+
+def _ablation(options: argparse.Namespace) -> int:
+    configs = ablation_configs(train_command.configuration(options))
+    chosen = options.only.split(",") if options.only else list(configs)
+    for name in chosen:
+        if name not in configs:
+            raise ValueError(f"--only takes {', '.join(configs)}, got {name!r}")
+    out = options.out if options.out is not None else Path("runs") / "ablation"
+    rows: dict[str, dict[str, Any]] = {}
+    with connect(options.device) as ranks:
+        data, val = train_command.open_both(options, ranks)
+        for name in chosen:
+            qfl, dfl, config = configs[name]
+            if ranks.is_main:
+                print(f"{name}: {config.name}", file=sys.stderr)
+            (out / name).mkdir(parents=True, exist_ok=True)
+
+            def figures(model: Detector) -> dict[str, float]:
+                return evaluate(model, val, ranks, workers=options.workers).metrics.summary
+
+            run_options = train_command.run_options(options, out / name)
+            result = train(config, data, run_options, ranks, evaluate=figures, quiet=options.json)
+            metrics = result.metrics or figures(result.model)
+            rows[name] = {"qfl": qfl, "dfl": dfl, **{key: metrics[key] for key in _KEYS}}
+        if ranks.is_main:
+            write_json(out / "ablation.json", rows)
+            if options.json:
+                common.print_json(rows)
+            else:
+                print(_ablation_table(rows))
+    return 0
+
+
+def _ablation_table(rows: dict[str, dict[str, Any]]) -> str:
+    def mark(on: bool) -> str:
+        return "yes" if on else "-"
+
+    lines = [
+        [name, mark(row["qfl"]), mark(row["dfl"]), *(common.figure(row[key]) for key in _KEYS)]
+        for name, row in rows.items()
+    ]
+    return common.table(["head", "QFL", "DFL", *_KEYS], lines)
+
+
+def _speed(options: argparse.Namespace) -> int:
+    """A training step and inference on images of the configuration's size, with the best of some repetitions."""
+    config = train_command.configuration(options)
+    size = config.input.short_side, min(round(config.input.short_side * 4 / 3), config.input.long_side)
+    batch = options.batch_size or min(config.recipe.batch_size, 4)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(options.precision)
+    with connect(options.device) as ranks:
+        device = ranks.device
+        model = build(config, 80).to(device)
+        images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8, device=device) for _ in range(batch)]
+        boxes = torch.tensor([[0.1, 0.1, 0.5, 0.6], [0.3, 0.4, 0.9, 0.8], [0.6, 0.1, 0.7, 0.3]])
+        boxes = boxes * torch.tensor([size[1], size[0]]).repeat(2)
+        target = {"boxes": boxes.to(device), "labels": torch.tensor([1, 2, 3], device=device)}
+
+        def step() -> None:
+            model.train()
+            model.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, half, enabled=half is not None):
+                losses = model(images, [target] * batch)
+            torch.stack(list(losses.values())).sum().backward()
+
+        def infer() -> None:
+            with torch.autocast(device.type, half, enabled=half is not None):
+                model.eval()(images)
+
+        result = {
+            "model": config.name,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+            "precision": options.precision,
+            "batch": batch,
+            "height": size[0],
+            "width": size[1],
+            "train_images_per_s": batch / _best(step, options.repeat, device),
+            "infer_images_per_s": batch / _best(infer, options.repeat, device),
+        }
+    if options.json:
+        common.print_json(result)
+    else:
+        print(
+            "\n".join(
+                f"{name}: {value:.2f}" if isinstance(value, float) else f"{name}: {value}"
+                for name, value in result.items()
+            )
+        )
+    return 0
+
+
+def _best(function: Callable[[], None], repeat: int, device: torch.device) -> float:
+    """Seconds of the fastest call; the first, which allocates, does not count."""
+    times = []
+    for _ in range(repeat + 1):
+        _finish(device)
+        start = time.perf_counter()
+        function()
+        _finish(device)
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,151 @@
+"""``gfl predict``."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..detector import Detector, GFLHeadConfig
+from ..detector.data import read_image
+from . import common
+
+_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+_VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser("predict", help="detections in images, drawn or as JSON")
+    parser.set_defaults(run=run)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, globs, or videos (with OpenCV)")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="(default: the newest run's best)")
+    parser.add_argument("--model", help="a name from `gfl models`, where the file does not say it")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write the images there, with the boxes")
+    parser.add_argument("--json", action="store_true", help="detections on stdout, one image a line")
+    parser.add_argument("--score-thr", type=float, default=0.3, metavar="X", help="(%(default)s)")
+    parser.add_argument("--no-edges", action="store_true", help="draw no edge distributions")
+    parser.add_argument("--every", type=common.positive, default=1, metavar="N", help="take every Nth frame of a video")
+    common.add_input(parser)
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
+    parser.add_argument("--threads", type=common.positive, metavar="N")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.out is None and not options.json:
+        raise ValueError("--out DIR or --json says what to do with the detections")
+    if not 0 <= options.score_thr <= 1:
+        raise ValueError(f"--score-thr must be from 0 to 1, got {options.score_thr:g}")
+    common.set_threads(options)
+    sources = list(_sources(options.images))  # before the model: a wrong path is known at once
+    model, classes = common.load_model(options)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device must be cpu where torch finds no GPU, got {device}")
+    model = model.to(device).eval()
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+    bar = common.progress("images", quiet=options.json, unit="img")
+    taken: set[Path] = set()
+    for name, image in bar(_frames(sources, options.every)):
+        _predict(name, image, model, classes, options, taken)
+    if not options.json:
+        print(f"{options.out}")
+    return 0
+
+
+def _predict(
+    name: str, image: Tensor, model: Detector, classes: list[str], options: argparse.Namespace, taken: set[Path]
+) -> None:
+    edges = isinstance(model.config.head, GFLHeadConfig)
+    (found,) = model([image], with_edges=edges)
+    kept = found["scores"] >= options.score_thr
+    found = {key: value[kept].cpu() for key, value in found.items()}
+    if options.out is not None:
+        from ..detector.report import draw
+
+        shown = model if edges and not options.no_edges else None
+        draw(image, found, classes, model=shown, score_thr=options.score_thr).save(_free(options.out, name, taken))
+    if options.json:
+        common.print_json({"image": name, "detections": _rows(found, image, model, classes, edges)})
+
+
+def _rows(
+    found: dict[str, Tensor], image: Tensor, model: Detector, classes: list[str], edges: bool
+) -> list[dict[str, Any]]:
+    from ..detector.evaluation.detections import pixels_per_bin
+
+    spread = (found["edge_std"] * pixels_per_bin(found, image, model)).tolist() if edges else None
+    rows = []
+    for i, (box, score, label) in enumerate(
+        zip(found["boxes"].tolist(), found["scores"].tolist(), found["labels"].tolist(), strict=True)
+    ):
+        row = {"box": [round(x, 2) for x in box], "score": round(score, 4), "label": label, "class": classes[label]}
+        if spread is not None:
+            row["edge_spread"] = [round(x, 2) for x in spread[i]]
+        rows.append(row)
+    return rows
+
+
+def _sources(arguments: list[str]) -> Iterator[Path]:
+    """Files, with folders and globs taken apart."""
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in _IMAGES)
+            if not found:
+                raise FileNotFoundError(f"{path}: there is no image in this folder")
+            yield from found
+        elif path.is_file():
+            yield path
+        else:
+            matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))
+            if not matches:
+                raise FileNotFoundError(f"{argument}: there is no such file, and nothing fits it as a pattern")
+            yield from (match for match in matches if match.is_file())
+
+
+def _frames(sources: list[Path], every: int) -> Iterator[tuple[str, Tensor]]:
+    for path in sources:
+        if path.suffix.lower() in _VIDEOS:
+            yield from _video_frames(path, every)
+        else:
+            yield str(path), read_image(path)
+
+
+def _video_frames(path: Path, every: int) -> Iterator[tuple[str, Tensor]]:
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError(f"{path}: videos are read by OpenCV: pip install opencv-python-headless") from error
+    video = cv2.VideoCapture(str(path))
+    if not video.isOpened():
+        raise ValueError(f"{path}: cannot be read as a video")
+    try:
+        number = 0
+        while True:
+            there, frame = video.read()
+            if not there:
+                return
+            if number % every == 0:
+                image = torch.from_numpy(frame[:, :, ::-1].copy()).permute(2, 0, 1).contiguous()
+                yield f"{path}#{number:06d}", image
+            number += 1
+    finally:
+        video.release()
+
+
+def _free(folder: Path, name: str, taken: set[Path]) -> Path:
+    """A name that this call has not written yet: images of several folders may be called the same."""
+    file, _, frame = name.partition("#")
+    stem = f"{Path(file).stem}_{frame}" if frame else Path(file).stem
+    path, number = folder / f"{stem}.png", 2
+    while path in taken:
+        path, number = folder / f"{stem}_{number}.png", number + 1
+    taken.add(path)
+    return path

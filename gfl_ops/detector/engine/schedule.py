@@ -1,0 +1,23 @@
+"""The learning rate of every iteration, as a function of its number."""
+
+from __future__ import annotations
+
+import math
+
+from ..config import Recipe
+
+
+def total_iterations(recipe: Recipe, iterations_per_epoch: int) -> int:
+    return recipe.iterations if recipe.iterations is not None else recipe.epochs * iterations_per_epoch
+
+
+def learning_rate_factor(recipe: Recipe, iteration: int, iterations_per_epoch: int) -> float:
+    """What the recipe's learning rate is multiplied with: a linear warmup times steps or half a cosine."""
+    total = total_iterations(recipe, iterations_per_epoch)
+    warmup = 1.0
+    if iteration < recipe.warmup_iterations:
+        warmup = recipe.warmup_factor + (1 - recipe.warmup_factor) * iteration / recipe.warmup_iterations
+    if recipe.schedule == "cosine":
+        return warmup * 0.5 * (1 + math.cos(math.pi * min(iteration / total, 1)))
+    epoch = iteration // iterations_per_epoch
+    return warmup * float(0.1 ** sum(epoch >= milestone for milestone in recipe.milestones))

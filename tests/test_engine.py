@@ -1,0 +1,164 @@
+"""Training: it goes on where it stopped, bit for bit, and two processes do what one does."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("PIL")
+pytest.importorskip("tqdm")
+pytest.importorskip("safetensors")
+
+from train_probe import ITERATIONS, scenes, tiny
+
+from gfl_ops import detector
+from gfl_ops.detector import engine
+from gfl_ops.detector.engine.schedule import learning_rate_factor
+
+PROBE = Path(__file__).with_name("train_probe.py")
+CPU = engine.Ranks(0, 1, torch.device("cpu"))
+
+
+def probe(*arguments: object, **variables: str) -> None:
+    command = [sys.executable, str(PROBE), *map(str, arguments)]
+    environment = {**os.environ, **variables}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0 and "as it should be" in done.stdout, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """Killed between and in the middle of writes: the same weights, optimiser state, average and log in the end."""
+    probe("resume", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_killed_ten_times_at_random(tmp_path: Path) -> None:
+    probe("random", tmp_path, 10)
+
+
+def test_two_processes_train_as_one_with_the_joined_batch(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for world_size in (1, 2):
+        folder = tmp_path / str(world_size)
+        folder.mkdir()
+        variables = {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, str(PROBE), "ranks", str(folder)],
+                env={**os.environ, **variables, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(world_size)
+        ]
+        assert [process.wait(timeout=300) for process in ranks] == [0] * world_size
+    alone, shared = (torch.load(tmp_path / str(n) / "weights.pth", weights_only=True) for n in (1, 2))
+    initial = detector.Detector(tiny(), 12).state_dict()
+    moved = 0
+    for name in alone:
+        torch.testing.assert_close(shared[name], alone[name], rtol=1e-5, atol=1e-6)
+        moved += not torch.equal(alone[name], initial[name])
+    assert moved > 50
+
+
+def run(tmp_path: Path, **changes: object) -> engine.TrainResult:
+    options = engine.TrainOptions(tmp_path, **{"log_every": 2, **changes})  # type: ignore[arg-type]
+    return engine.train(
+        tiny(), scenes(), options, CPU, quiet=True, evaluate=lambda model: {"AP": 0.5, "AP50": 1, "AP75": 0}
+    )
+
+
+def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
+    result = run(tmp_path, iterations=5, checkpoint_every=1, evaluate_every=2, keep=2)
+    assert result.iteration == 5 and result.best == 0.5
+    files = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert files == {"00000004.pth", "00000005.pth", "best.safetensors", "last.safetensors"}
+    rows = (tmp_path / "train.csv").read_text().splitlines()
+    assert rows[0].startswith("iteration,lr,loss,loss_cls,loss_bbox,loss_dfl,grad_norm") and len(rows) == 4
+    assert len((tmp_path / "eval.csv").read_text().splitlines()) == 4
+    model = detector.build(tiny(), 12)
+    report = model.load_checkpoint(tmp_path / "checkpoints" / "last.safetensors")
+    assert report.meta["model"] == tiny().name and len(report.meta["classes"]) == 12
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), result.model.state_dict().values(), strict=True)
+    )
+    with pytest.raises(FileExistsError, match="holds another run's checkpoints; resume it, or choose another folder"):
+        run(tmp_path, iterations=5)
+    with pytest.raises(ValueError, match=r"cannot go on with other settings: total 5 -> 9, seed 0 -> 1"):
+        run(tmp_path, iterations=9, seed=1, resume=True)
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    run(tmp_path, checkpoint_every=2)
+    expected = engine.Checkpoints(tmp_path).load()
+    newest = engine.Checkpoints(tmp_path).paths()[0]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="cannot be read .* trying the one before it"):
+        result = run(tmp_path, checkpoint_every=2, resume=True)
+    assert result.iteration == ITERATIONS and expected is not None
+    assert all(torch.equal(x, expected["model"][name]) for name, x in result.model.state_dict().items())
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path: Path) -> None:
+    with pytest.raises(engine.NotFinite, match=r"iteration 2: .*nan.*; the batch \(images \[.*\]\) is in") as caught:
+        run(tmp_path, learning_rate=1e30)
+    (path,) = tmp_path.glob("not_finite_*.pth")
+    kept = torch.load(path, weights_only=True)
+    assert str(path) in str(caught.value) and len(kept["images"]) == len(kept["targets"]) == 4
+    assert not engine.Checkpoints(tmp_path).paths()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"precision": "bf16"}, {"precision": "fp16"}, {"accumulate": 2}, {"clip_norm": 0.1}]
+)
+def test_options_train(tmp_path: Path, changes: dict[str, object]) -> None:
+    result = run(tmp_path, iterations=3, channels_last=True, **changes)
+    assert all(x.isfinite().all() for x in result.model.state_dict().values())
+
+
+def test_the_average_is_one(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    average = engine.Average(model, 0.5)
+    expected = model.weight.detach().clone()
+    for i in range(20):
+        torch.nn.init.normal_(model.weight)
+        average.update(model, i)
+        weight = 1 - min(0.5, (1 + i) / (10 + i))
+        expected = expected * (1 - weight) + model.weight.detach() * weight
+    torch.testing.assert_close(average.model.weight.detach(), expected)
+
+
+def test_learning_rates() -> None:
+    step = detector.Recipe(epochs=12, milestones=(8, 11), warmup_iterations=10, warmup_factor=0.1)
+    rates = [learning_rate_factor(step, i, 100) for i in (0, 5, 10, 799, 800, 1099, 1100)]
+    assert rates == pytest.approx([0.1, 0.55, 1, 1, 0.1, 0.1, 0.01])
+    cosine = replace(step, schedule="cosine", iterations=100)
+    assert learning_rate_factor(cosine, 50, 10) == pytest.approx(0.5)
+    assert learning_rate_factor(cosine, 100, 10) == pytest.approx(0)
+    recipe = engine.TrainOptions(Path(), batch_size=8, epochs=24).recipe(detector.get_config("gfl_r50_fpn"))
+    assert math.isclose(recipe.learning_rate, 0.005) and recipe.milestones == (16, 22)
+
+
+WRONG = {
+    "batch": ({"batch_size": 3, "accumulate": 2}, "batch_size must be a multiple of processes x accumulate = 2, got 3"),
+    "both": ({"iterations": 3, "epochs": 3}, "iterations and epochs must not both be given"),
+    "rate": ({"learning_rate": -1.0}, "learning_rate must be positive, got -1"),
+    "keep": ({"keep": 0}, "keep must be at least 1, got 0"),
+    "precision": ({"precision": "fp8"}, "precision must be fp32, bf16 or fp16, got 'fp8'"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_wrong_options_are_named(tmp_path: Path, kind: str) -> None:
+    changes, message = WRONG[kind]
+    with warnings.catch_warnings(), pytest.raises(ValueError, match=message):
+        run(tmp_path, **changes)

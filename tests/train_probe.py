@@ -1,0 +1,193 @@
+"""Run by test_engine.py in processes of their own: short trainings that are killed, or that two ranks share.
+
+train_probe.py resume FOLDER              kills at given moments, goes on, compares with an uninterrupted run
+train_probe.py random FOLDER KILLS        the same, at random moments
+train_probe.py ranks FOLDER               one of the processes that torchrun's variables tell of
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from gfl_ops import detector
+from gfl_ops.detector import checkpoint, data, engine
+
+ITERATIONS = 7
+
+
+def tiny(norm_eval: bool = False) -> detector.ModelConfig:
+    lite = detector.get_config("gfl_r18_fpn_lite")
+    return replace(
+        lite,
+        backbone=replace(lite.backbone, base_channels=8, norm_eval=norm_eval),
+        neck=replace(lite.neck, out_channels=16),
+        head=replace(lite.head, feat_channels=16, stacked_convs=1, norm_groups=4),
+        input=detector.InputConfig(64, 96, train_short_sides=(48, 64)),
+        recipe=detector.Recipe(
+            optimizer="adamw",
+            iterations=ITERATIONS,
+            schedule="cosine",
+            learning_rate=1e-3,
+            batch_size=4,
+            warmup_iterations=2,
+        ),
+    )
+
+
+def scenes() -> data.SyntheticScenes:
+    return data.SyntheticScenes("train", 10, size=(64, 80))
+
+
+def options(folder: Path) -> engine.TrainOptions:
+    return engine.TrainOptions(folder, checkpoint_every=2, log_every=1, resume=True, keep=2, ema=0.9)
+
+
+def train(folder: Path) -> None:
+    torch.set_num_threads(1)
+    folder.mkdir(exist_ok=True)
+    with engine.connect("cpu") as ranks:
+        engine.train(tiny(), scenes(), options(folder), ranks, quiet=True)
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """The exit status of a process that does it; negative is the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def state(folder: Path) -> str:
+    """A digest of the last checkpoint's tensors, the optimiser's and the average's among them."""
+    digest = hashlib.sha256()
+
+    def add(value: object) -> None:
+        if isinstance(value, torch.Tensor):
+            digest.update(value.contiguous().numpy().tobytes())
+        elif isinstance(value, dict):
+            for key in value:
+                add(value[key])
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                add(item)
+
+    content = engine.Checkpoints(folder).load()
+    assert content is not None and content["iteration"] == ITERATIONS
+    add(content)
+    return digest.hexdigest()
+
+
+def logged(folder: Path) -> list[str]:
+    """Without the columns of rate and memory."""
+    return [line.rsplit(",", 2)[0] for line in (folder / "train.csv").read_text().splitlines()]
+
+
+def kill_at_write(number: int, part: float) -> None:
+    """Trains until the given write of a file, of which only a part gets to the disk."""
+    real, count = checkpoint.write_atomically, 0
+
+    def deadly(path: Path, write: Callable[[object], None]) -> None:
+        nonlocal count
+        count += path.suffix == ".pth"
+        if path.suffix != ".pth" or count < number:
+            return real(path, write)
+
+        def cut(file: object) -> None:
+            write(file)
+            file.flush()  # type: ignore[attr-defined]
+            os.ftruncate(file.fileno(), int(os.fstat(file.fileno()).st_size * part))  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        real(path, cut)
+
+    engine.checkpoints.write_atomically = deadly
+    train(FOLDER / "killed")
+
+
+def kill_at_iteration(number: int) -> None:
+    real = engine.RunLog.step
+
+    def deadly(log: engine.RunLog, images: int) -> None:
+        real(log, images)
+        if log.steps == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    engine.RunLog.step = deadly  # type: ignore[method-assign]
+    train(FOLDER / "killed")
+
+
+def finish_and_compare() -> None:
+    assert in_child(lambda: train(FOLDER / "killed")) == 0
+    assert in_child(lambda: train(FOLDER / "whole")) == 0
+    assert state(FOLDER / "killed") == state(FOLDER / "whole")
+    assert logged(FOLDER / "killed") == logged(FOLDER / "whole")
+    left = [path.name for path in (FOLDER / "killed" / "checkpoints").iterdir()]
+    assert sorted(left) == ["00000006.pth", "00000007.pth", "last.safetensors"], left
+
+
+def resume() -> None:
+    moments = [
+        lambda: kill_at_iteration(1),  # before any checkpoint
+        lambda: kill_at_write(1, 0.5),
+        lambda: kill_at_iteration(3),
+        lambda: kill_at_write(2, 0.9),
+        lambda: kill_at_iteration(2),
+    ]
+    for moment in moments:
+        assert in_child(moment) == -signal.SIGKILL
+    finish_and_compare()
+
+
+def at_random(kills: int) -> None:
+    start = time.perf_counter()
+    assert in_child(lambda: train(FOLDER / "whole")) == 0
+    whole = time.perf_counter() - start
+    draw, killed = random.Random(0), 0
+    while killed < kills:
+        child = os.fork()
+        if child == 0:
+            train(FOLDER / "killed")
+            os._exit(0)
+        time.sleep(draw.uniform(0.05, 0.7) * whole)
+        os.kill(child, signal.SIGKILL)
+        killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        if (FOLDER / "killed" / "checkpoints" / f"{ITERATIONS:08d}.pth").exists():
+            break
+    finish_and_compare()
+
+
+def of_ranks() -> None:
+    """Two steps with SGD, so that a difference in the gradients is one of the same size in the weights."""
+    torch.set_num_threads(1)
+    config = tiny(norm_eval=True)
+    config = replace(config, recipe=replace(config.recipe, optimizer="sgd", learning_rate=0.01, iterations=2))
+    with engine.connect("cpu") as ranks:
+        result = engine.train(config, scenes(), engine.TrainOptions(FOLDER), ranks, quiet=True)
+        if ranks.is_main:
+            torch.save(result.model.state_dict(), FOLDER / "weights.pth")
+
+
+if __name__ == "__main__":
+    FOLDER = Path(sys.argv[2])
+    if sys.argv[1] == "resume":
+        resume()
+    elif sys.argv[1] == "random":
+        at_random(int(sys.argv[3]))
+    else:
+        of_ranks()
+    print("as it should be")
