@@ -44,11 +44,11 @@ def test_every_kernel(architecture: int, dtype: str) -> None:
 
 
 def test_sizes_compile_nothing_anew() -> None:
-    """A launch is compiled once where all is aligned and once where it is not; never for each of the 20 sizes."""
+    """A launch is compiled for what is aligned, what is not, and what is one; never for each of the 20 sizes."""
     found = triton_compile.run("sizes")
     assert set(found) == set(triton_compile.QUICK)
     for call, kernels in found.items():
         for kernel, (launches, compilations) in kernels.items():
             print(f"{call}: {kernel} {launches} launches, {compilations} compilations")
-            assert compilations <= 2 * launches, (call, kernel)
+            assert compilations <= 3 * launches, (call, kernel)
     assert all(kernels[min(kernels)][1] > 0 for kernels in found.values())

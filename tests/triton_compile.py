@@ -70,7 +70,7 @@ CALLS = [
         {"activated": True},
     ),
     Call("sigmoid_focal_loss", "labels", lambda n: cases._focal(n, 80), ALL),
-    Call("sigmoid_focal_loss", "dense", lambda n: cases._focal_dense(n, 80), ALL),
+    Call("sigmoid_focal_loss", "dense", lambda n: cases._focal(n, 80, dense="soft"), ALL),
     Call("distribution_focal_loss", "17", lambda n: cases._dfl(n, weight=True)),
     Call("distribution_focal_loss", "17-none", lambda n: cases._dfl(n, weight=True), (), {"reduction": "none"}),
     Call("distribution_focal_loss", "33-values", lambda n: cases._dfl(n, bins=33, values=cases._quadratic, sided=True)),
@@ -89,11 +89,13 @@ CALLS = [
     Call("box_iou", "pairs", lambda n: cases._pairs(n, 64), ALL[:2]),
     Call("generalized_focal_loss", "17", lambda n: cases._generalized(n, y="bins", weight=True), ALL),
     Call("generalized_focal_loss", "none", lambda n: cases._generalized(n), ALL, {"beta": 1.5, "reduction": "none"}),
-    *(
-        Call(
-            "distribution_box_loss", kind, lambda n: cases._box_distribution(n, weight=True, per_row=True), (), options
-        )
-        for kind, options in {"giou": {}, "ciou-none": {"iou_kind": "ciou", "reduction": "none"}}.items()
+    Call("distribution_box_loss", "giou", lambda n: cases._box_distribution(n, weight=True, per_row=True)),
+    Call(
+        "distribution_box_loss",
+        "ciou-none",
+        lambda n: cases._box_distribution(n, weight=True),
+        (),
+        {"stride": 8.0, "iou_kind": "ciou", "reduction": "none"},
     ),
 ]
 QUICK = ("quality_focal_loss-labels", "distribution_focal_loss-17", "integral-map", "iou_loss-giou", "box_iou-aligned")
