@@ -114,16 +114,23 @@ def _native_problem(device: torch.device) -> str:
     return _cuda_problem(device.index) if kind == "cuda" else f"the native core has no kernels for {kind}"
 
 
+def triton_version_problem(version: str | None) -> str:
+    if version is None:
+        return "triton is not installed; pip install 'gfl_ops[triton]' brings it"
+    if tuple(int(digits) for digits in re.findall(r"\d+", version)[:2]) < _LEAST_TRITON:
+        return f"triton {version} is too old, {'.'.join(map(str, _LEAST_TRITON))} is the first that will do"
+    return ""
+
+
 @functools.cache
 def _missing_triton() -> str:
-    least = ".".join(map(str, _LEAST_TRITON))
     try:
         import triton
+    except ModuleNotFoundError:
+        return triton_version_problem(None)
     except ImportError as error:
-        return f"triton is not there ({error}); pip install 'gfl_ops[triton]' brings it"
-    if tuple(int(digits) for digits in re.findall(r"\d+", triton.__version__)[:2]) < _LEAST_TRITON:
-        return f"triton {triton.__version__} is too old, {least} is the first that will do"
-    return ""
+        return f"triton cannot be imported ({error})"
+    return triton_version_problem(triton.__version__)
 
 
 # Triton is imported here at the earliest: when it was asked for, or no native kernel runs on a GPU.
@@ -147,7 +154,8 @@ def choose(op: str, device: torch.device | str) -> tuple[str, str]:
         if problem:
             raise RuntimeError(f"{op}: backend {_asked!r} was asked for, but {problem}; see python -m gfl_ops.info")
         return _asked, "asked for"
-    return _best(op, device)
+    backend, reason = _best(op, device)
+    return backend, f"no triton kernels for it; {reason}" if _asked == "triton" else reason
 
 
 def _best(op: str, device: torch.device) -> tuple[str, str]:
