@@ -6,8 +6,9 @@ import functools
 import importlib
 import os
 import re
+from collections.abc import Callable
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -43,8 +44,16 @@ TRITON_OPS = {  # and the folder of ops/ whose triton.py has them
     "distribution_box_loss": "box_distribution",
     "decode_boxes": "integral",
 }
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _triton_modules: dict[str, ModuleType] = {}
 _LEAST_TRITON = (3, 3)
+
+
+def _called_by_the_compiler(function: _Function) -> _Function:
+    """torch.compile calls it while it traces, instead of tracing into it: torch.compiler.assume_constant_result, which
+    would import all of torch's compiler, and Triton with it, to set this attribute."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def _checked(name: str, origin: str) -> str:
@@ -99,8 +108,7 @@ def _gpu_problem(index: int | None) -> str:
     return f"this GPU is sm_{major}{minor}, and the native core was built for {_native.cuda_architectures()}"
 
 
-# torch.compile calls it while it traces, instead of tracing into it.
-@torch.compiler.assume_constant_result
+@_called_by_the_compiler
 def _cuda_problem(index: int | None) -> str:
     return _gpu_problem(index) if _native.has_cuda() else "the native core was built without CUDA kernels"
 
@@ -134,7 +142,7 @@ def _missing_triton() -> str:
 
 
 # Triton is imported here at the earliest: when it was asked for, or no native kernel runs on a GPU.
-@torch.compiler.assume_constant_result
+@_called_by_the_compiler
 def _triton_problem(kind: str) -> str:
     if kind not in ("cuda", "cpu", "meta"):
         return f"the triton kernels do not run on {kind}"
@@ -169,7 +177,7 @@ def _best(op: str, device: torch.device) -> tuple[str, str]:
 
 
 # All at once, so that what torch.compile has seen of the table stays true.
-@torch.compiler.assume_constant_result
+@_called_by_the_compiler
 def _load_triton() -> None:
     if not _triton_modules:
         loaded = {op: importlib.import_module(f"gfl_ops.ops.{folder}.triton") for op, folder in TRITON_OPS.items()}

@@ -102,7 +102,7 @@ def test_importing_never_imports_triton() -> None:
     code = (
         "import sys, torch\n"
         "before = 'triton' in sys.modules\n"
-        "import gfl_ops, gfl_ops.nn, gfl_ops.detector, gfl_ops.info\n"
+        "import gfl_ops, gfl_ops.nn, gfl_ops.info\n"
         "gfl_ops.giou_loss(torch.zeros(1, 4), torch.zeros(1, 4))\n"
         "print(before or 'triton' not in sys.modules)"
     )
