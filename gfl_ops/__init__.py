@@ -1,6 +1,9 @@
 """Fused losses and box operations for dense detectors of the Generalized Focal Loss family."""
 
-from . import detector, nn
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
+from . import nn
 from ._dispatch import use_backend
 from ._version import __version__
 from .nn import (
@@ -27,6 +30,9 @@ from .ops.multilevel import multilevel_sigmoid_focal_loss
 from .ops.nms import batched_nms, nms, nms_padded
 from .ops.postprocess import Detections, postprocess
 from .ops.qfl import quality_focal_loss
+
+if _TYPE_CHECKING:
+    from . import detector
 
 __all__ = [
     "BoxDistributionLoss",
@@ -65,3 +71,12 @@ __all__ = [
     "sigmoid_focal_loss",
     "use_backend",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    # On first use: the detector brings torch's compiler along, which takes seconds to import.
+    if name != "detector":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return import_module(f"{__name__}.detector")

@@ -6,8 +6,9 @@ import functools
 import importlib
 import os
 import re
+from collections.abc import Callable
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -43,8 +44,16 @@ TRITON_OPS = {  # and the folder of ops/ whose triton.py has them
     "distribution_box_loss": "box_distribution",
     "decode_boxes": "integral",
 }
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _triton_modules: dict[str, ModuleType] = {}
 _LEAST_TRITON = (3, 3)
+
+
+def _called_by_the_compiler(function: _Function) -> _Function:
+    """torch.compile calls it while it traces, instead of tracing into it: torch.compiler.assume_constant_result, which
+    would import all of torch's compiler, and Triton with it, to set this attribute."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def _checked(name: str, origin: str) -> str:
@@ -99,8 +108,7 @@ def _gpu_problem(index: int | None) -> str:
     return f"this GPU is sm_{major}{minor}, and the native core was built for {_native.cuda_architectures()}"
 
 
-# torch.compile calls it while it traces, instead of tracing into it.
-@torch.compiler.assume_constant_result
+@_called_by_the_compiler
 def _cuda_problem(index: int | None) -> str:
     return _gpu_problem(index) if _native.has_cuda() else "the native core was built without CUDA kernels"
 
@@ -114,20 +122,27 @@ def _native_problem(device: torch.device) -> str:
     return _cuda_problem(device.index) if kind == "cuda" else f"the native core has no kernels for {kind}"
 
 
-@functools.cache
-def _missing_triton() -> str:
-    least = ".".join(map(str, _LEAST_TRITON))
-    try:
-        import triton
-    except ImportError as error:
-        return f"triton is not there ({error}); pip install 'gfl_ops[triton]' brings it"
-    if tuple(int(digits) for digits in re.findall(r"\d+", triton.__version__)[:2]) < _LEAST_TRITON:
-        return f"triton {triton.__version__} is too old, {least} is the first that will do"
+def triton_version_problem(version: str | None) -> str:
+    if version is None:
+        return "triton is not installed; pip install 'gfl_ops[triton]' brings it"
+    if tuple(int(digits) for digits in re.findall(r"\d+", version)[:2]) < _LEAST_TRITON:
+        return f"triton {version} is too old, {'.'.join(map(str, _LEAST_TRITON))} is the first that will do"
     return ""
 
 
+@functools.cache
+def _missing_triton() -> str:
+    try:
+        import triton
+    except ModuleNotFoundError:
+        return triton_version_problem(None)
+    except ImportError as error:
+        return f"triton cannot be imported ({error})"
+    return triton_version_problem(triton.__version__)
+
+
 # Triton is imported here at the earliest: when it was asked for, or no native kernel runs on a GPU.
-@torch.compiler.assume_constant_result
+@_called_by_the_compiler
 def _triton_problem(kind: str) -> str:
     if kind not in ("cuda", "cpu", "meta"):
         return f"the triton kernels do not run on {kind}"
@@ -147,7 +162,8 @@ def choose(op: str, device: torch.device | str) -> tuple[str, str]:
         if problem:
             raise RuntimeError(f"{op}: backend {_asked!r} was asked for, but {problem}; see python -m gfl_ops.info")
         return _asked, "asked for"
-    return _best(op, device)
+    backend, reason = _best(op, device)
+    return backend, f"no triton kernels for it; {reason}" if _asked == "triton" else reason
 
 
 def _best(op: str, device: torch.device) -> tuple[str, str]:
@@ -161,7 +177,7 @@ def _best(op: str, device: torch.device) -> tuple[str, str]:
 
 
 # All at once, so that what torch.compile has seen of the table stays true.
-@torch.compiler.assume_constant_result
+@_called_by_the_compiler
 def _load_triton() -> None:
     if not _triton_modules:
         loaded = {op: importlib.import_module(f"gfl_ops.ops.{folder}.triton") for op, folder in TRITON_OPS.items()}

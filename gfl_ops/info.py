@@ -48,7 +48,7 @@ def collect() -> dict[str, Any]:
 def report() -> str:
     """The text that ``python -m gfl_ops.info`` prints."""
     facts = collect()
-    return "\n".join([*_versions(facts), "", *_core(facts), "", *_backends(facts)])
+    return "\n".join([*_versions(facts), "", *_core(facts), _triton(facts), "", *_backends(facts)])
 
 
 def _version_of(distribution: str) -> str | None:
@@ -89,6 +89,11 @@ def _core(facts: dict[str, Any]) -> list[str]:
         f"  CPU   {facts['cpu_isa']}, {facts['cpu_threads']} threads",
         f"  CUDA  {facts['cuda_architectures'] or 'not compiled in'}",
     ]
+
+
+def _triton(facts: dict[str, Any]) -> str:
+    problem = _dispatch.triton_version_problem(facts["triton"])
+    return f"triton kernels: missing ({problem})" if problem else f"triton kernels: triton {facts['triton']}"
 
 
 def _how_to_get_it() -> str:

@@ -1,7 +1,7 @@
 """Compile the Triton kernels without a GPU: run as a program, since interpreting and compiling do not mix in a process.
 
-    python triton_compile.py kernels PATTERN...    every launch of the cases whose names match, for sm_80 and sm_90
-    python triton_compile.py sizes                 how many compilations 20 sizes of each op take
+    python triton_compile.py kernels ARCHITECTURES DTYPES [NAMES]    what the machine code of each launch says of itself
+    python triton_compile.py sizes                                   how many compilations 20 sizes of each op take
 
 The public functions run on CPU tensors with Triton's driver replaced by one that knows an architecture and no device,
 so what is compiled is what a GPU would get: the same arguments, specialised in the same way. Prints JSON.
@@ -10,28 +10,96 @@ so what is compiled is what a GPU would get: the same arguments, specialised in 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cases
 import torch
-import triton
-from cases import CASES
-from running import run_case
-from triton.backends.compiler import GPUTarget
 
-import gfl_ops
-from gfl_ops import _dispatch
-from gfl_ops.ops import _triton
+ROOT = Path(__file__).resolve().parent.parent
+KERNELS = "class_loss_kernel", "dfl_kernel", "integral_kernel", "iou_loss_kernel", "aligned_iou_kernel"
+KERNELS += "pairwise_iou_kernel", "generalized_focal_kernel", "box_distribution_kernel", "finish_sums", "scale_kernel"
 
-ARCHITECTURES = (80, 90)
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+@dataclass(frozen=True)
+class Call:
+    """An op at a size where alignment is known, as a detector calls it."""
+
+    op: str
+    name: str
+    inputs: Callable[[int], Callable[[cases.Maker], dict[str, Any]]]  # of a number of rows
+    wide: tuple[str, ...] = ()  # the dtypes in which every launch of it has accesses of 128 bits
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return f"{self.op}-{self.name}"
+
+    def case(self, rows: int) -> cases.Case:
+        differentiable = {"distribution_box_loss": cases.EDGES, "generalized_focal_loss": cases.BOTH, "box_iou": ()}
+        leaves = differentiable.get(self.op, ("pred",))
+        return cases.Case(self.op, self.name, self.inputs(rows), self.options, leaves)
+
+
+ALL = ("float64", "float32", "bfloat16", "float16")
+UNSQUARED = {"beta": 1.5}
+CALLS = [
+    Call("quality_focal_loss", "labels", lambda n: cases._qfl(n, 80, weight=True), ALL),
+    Call("quality_focal_loss", "labels-none", lambda n: cases._qfl(n, 80, weight=True), ALL, {"reduction": "none"}),
+    Call("quality_focal_loss", "labels-beta1.5", lambda n: cases._qfl(n, 80), ALL, UNSQUARED),
+    Call("quality_focal_loss", "81-classes", lambda n: cases._qfl(n, 81)),
+    Call("quality_focal_loss", "columns-first", lambda n: cases._qfl(n, 80, layout=cases.transposed)),
+    Call("quality_focal_loss", "dense", lambda n: cases._qfl_dense(n, 80), ALL),
+    Call("quality_focal_loss", "dense-none", lambda n: cases._qfl_dense(n, 80), ALL, {"reduction": "none"}),
+    Call("quality_focal_loss", "dense-beta1.5", lambda n: cases._qfl_dense(n, 80), ALL, UNSQUARED),
+    Call("quality_focal_loss", "activated", lambda n: cases._qfl_probability(n, 80), ALL, {"activated": True}),
+    Call(
+        "quality_focal_loss",
+        "activated-dense",
+        lambda n: cases._qfl_probability(n, 80, dense=True),
+        ALL,
+        {"activated": True},
+    ),
+    Call("sigmoid_focal_loss", "labels", lambda n: cases._focal(n, 80), ALL),
+    Call("sigmoid_focal_loss", "dense", lambda n: cases._focal(n, 80, dense="soft"), ALL),
+    Call("distribution_focal_loss", "17", lambda n: cases._dfl(n, weight=True)),
+    Call("distribution_focal_loss", "17-none", lambda n: cases._dfl(n, weight=True), (), {"reduction": "none"}),
+    Call("distribution_focal_loss", "33-values", lambda n: cases._dfl(n, bins=33, values=cases._quadratic, sided=True)),
+    Call("distribution_focal_loss", "256", lambda n: cases._dfl(n, bins=256)),
+    Call("integral", "rows", lambda n: cases._integral(n, 68)),
+    Call("integral", "map", lambda n: cases._integral(2, 68, 1, n), ALL),
+    Call("integral", "map-channels-last", lambda n: cases._integral(2, 68, 16, n, layout=cases.channels_last)),
+    Call("integral", "map-256", lambda n: cases._integral(2, 1024, 16, n), ALL, {"num_bins": 256}),
+    *(
+        Call("iou_loss", kind, lambda n: cases._boxes(n, weight=(n,)), ALL[:2], {"kind": kind})
+        for kind in ("iou", "giou", "diou", "ciou")
+    ),
+    Call("iou_loss", "giou-none", lambda n: cases._boxes(n), ALL[:2], {"kind": "giou", "reduction": "none"}),
+    Call("iou_loss", "columns-first", lambda n: cases._boxes(n, layout=cases.transposed), (), {"kind": "giou"}),
+    Call("box_iou", "aligned", lambda n: cases._pairs(n, None), ALL[:2], {"aligned": True}),
+    Call("box_iou", "pairs", lambda n: cases._pairs(n, 64), ALL[:2]),
+    Call("generalized_focal_loss", "17", lambda n: cases._generalized(n, y="bins", weight=True), ALL),
+    Call("generalized_focal_loss", "none", lambda n: cases._generalized(n), ALL, {"beta": 1.5, "reduction": "none"}),
+    Call("distribution_box_loss", "giou", lambda n: cases._box_distribution(n, weight=True, per_row=True)),
+    Call(
+        "distribution_box_loss",
+        "ciou-none",
+        lambda n: cases._box_distribution(n, weight=True),
+        (),
+        {"stride": 8.0, "iou_kind": "ciou", "reduction": "none"},
+    ),
+]
+QUICK = ("quality_focal_loss-labels", "distribution_focal_loss-17", "integral-map", "iou_loss-giou", "box_iou-aligned")
+QUICK += ("generalized_focal_loss-17", "distribution_box_loss-giou")
 
 
 class Driver:
@@ -40,7 +108,9 @@ class Driver:
     def __init__(self, architecture: int) -> None:
         self.architecture = architecture
 
-    def get_current_target(self) -> GPUTarget:
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
         return GPUTarget("cuda", self.architecture, 32)
 
     def get_current_device(self) -> int:
@@ -50,9 +120,15 @@ class Driver:
         return 0
 
 
+Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]
+
+
 @contextmanager
-def recorded(launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]) -> Iterator[None]:
+def recorded(launches: list[Launch]) -> Iterator[None]:
     """Launches are noted down; the outputs stay unwritten."""
+    import gfl_ops
+    from gfl_ops import _dispatch
+    from gfl_ops.ops import _triton
 
     def launch(kernel: Any, programs: int, tensor: Any, *args: Any, num_warps: int = 4, **constants: Any) -> None:
         launches.append((kernel, args, {"num_warps": num_warps, "enable_fp_fusion": False, **constants}))
@@ -67,12 +143,29 @@ def recorded(launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]) -> Ite
         _triton.launch, _dispatch._triton_problem = before
 
 
-def compiled(kernel: Any, args: tuple[Any, ...], options: dict[str, Any], architecture: int) -> Any:
+def launches_of(call: Call, rows: int, dtype: torch.dtype) -> list[Launch]:
+    from running import run_case
+
+    import gfl_ops
+
+    case = call.case(rows)
+    launches: list[Launch] = []
+    with recorded(launches):
+        run_case(gfl_ops, case, case.inputs(dtype))
+    return launches
+
+
+def compiled(launch: Launch, architecture: int) -> Any:
+    import triton
+
+    kernel, args, options = launch
     triton.runtime.driver.set_active(Driver(architecture))
     return kernel.run(*args, grid=(1,), warmup=True, **options)
 
 
 def cuobjdump() -> str:
+    import triton
+
     bundled = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     return str(bundled) if bundled.exists() else shutil.which("cuobjdump") or "cuobjdump"
 
@@ -86,32 +179,65 @@ def facts(binary: Any) -> dict[str, Any]:
             subprocess.run([cuobjdump(), option, file.name], capture_output=True, text=True, check=True).stdout
             for option in ("--dump-resource-usage", "--dump-sass")
         )
-    count = {name: len(re.findall(rf"\b{name}\b", sass)) for name in ("LDG.E.128", "STG.E.128", "LDL", "STL")}
-    for name in ("LDG", "STG", "LDL", "STL", "MUFU"):
-        count[name] = len(re.findall(rf"\b{name}\b", sass))
     return {
         "registers": int(re.search(r"REG:(\d+)", usage).group(1)),
         "stack": int(re.search(r"STACK:(\d+)", usage).group(1)),
         "shared": binary.metadata.shared,
+        "local": len(re.findall(r"\b(?:LDL|STL)\b", sass)),
+        "wide_loads": len(re.findall(r"\bLDG\.E\.128\b", sass)),
+        "wide_stores": len(re.findall(r"\bSTG\.E\.128\b", sass)),
+        "loads": len(re.findall(r"\bLDG\b", sass)),
+        "stores": len(re.findall(r"\bSTG\b", sass)),
         "instructions": len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+\S", sass, re.M)),
-        **count,
     }
 
 
-def kernels(pattern: str) -> list[dict[str, Any]]:
+def kernels(architectures: str, dtypes: str, names: str = "") -> list[dict[str, Any]]:
     rows = []
-    for case in (case for case in CASES if re.fullmatch(pattern, case.id)):
-        for dtype in DTYPES:
-            launches: list[Any] = []
-            with recorded(launches):
-                run_case(gfl_ops, case, case.inputs(dtype))
-            for number, (kernel, args, options) in enumerate(launches):
-                for architecture in ARCHITECTURES:
-                    binary = compiled(kernel, args, options, architecture)
-                    name = {"case": case.id, "dtype": str(dtype)[6:], "kernel": kernel.fn.__name__, "launch": number}
-                    rows.append({**name, "architecture": architecture, **facts(binary)})
+    for call in (call for call in CALLS if not names or call.id in names.split(",")):
+        for dtype in dtypes.split(","):
+            for number, launch in enumerate(launches_of(call, 1024, getattr(torch, dtype))):
+                for architecture in map(int, architectures.split(",")):
+                    name = {"call": call.id, "dtype": dtype, "kernel": launch[0].fn.__name__, "launch": number}
+                    wide = dtype in call.wide
+                    binary = compiled(launch, architecture)
+                    rows.append({**name, "architecture": architecture, "wide": wide, **facts(binary)})
     return rows
 
 
+SIZES = (1, 2, 3, 5, 7, 8, 16, 17, 31, 48, 63, 64, 100, 160, 255, 333, 512, 777, 1000, 1024)
+
+
+def sizes() -> dict[str, dict[str, tuple[int, int]]]:
+    """For each call and kernel: its launches at one size, and what 20 sizes compiled."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for call in (call for call in CALLS if call.id in QUICK):
+        before: dict[Any, int] = {}
+        for size in SIZES:
+            launches = launches_of(call, size, torch.float32)
+            for kernel, *rest in launches:
+                before.setdefault(kernel, compilations(kernel))
+                compiled((kernel, *rest), 90)
+        found[call.id] = {
+            kernel.fn.__name__: (sum(launch[0] is kernel for launch in launches), compilations(kernel) - count)
+            for kernel, count in before.items()
+        }
+    return found
+
+
+def compilations(kernel: Any) -> int:
+    return len(kernel.device_caches[90][0]) if 90 in kernel.device_caches else 0
+
+
+def run(*arguments: str) -> Any:
+    """This program in a process of its own."""
+    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(ROOT / "build" / "triton")}
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout)
+
+
 if __name__ == "__main__":
-    print(json.dumps(kernels(sys.argv[2])))
+    print(json.dumps({"kernels": kernels, "sizes": sizes}[sys.argv[1]](*sys.argv[2:])))

@@ -3,7 +3,8 @@
 
 Where bins lie side by side (rows, channels-last maps) the four sides of a position are neighbours, and a gradient is
 made in tiles of distributions and bins. Where positions do (maps), a tile is a run of them in one side's planes, and a
-gradient is made bin by bin.
+gradient is made bin by bin. A map's size is specialised on in one way alone: whether all planes begin where wide
+accesses may, which is when every stride between planes is a multiple of UNIT = 16.
 """
 
 from __future__ import annotations
@@ -34,25 +35,32 @@ def _place(tile, tiles_each, BLOCK: tl.constexpr, BINS_ADJOIN: tl.constexpr):
         return outer // 4, outer % 4, index, index
 
 
-@triton.jit(do_not_specialize=["tiles_each"])
+_SIZES = ["count", "tiles_each", "pred_batch", "pred_channel"]
+_SIZES += ["result_batch", "result_side", "grad_batch", "grad_channel"]
+
+
+@triton.jit(do_not_specialize=_SIZES)
 def integral_kernel(
     pred, bin_values, result, grad, count, tiles_each,
     pred_batch, pred_channel, pred_length, result_batch, result_side, result_length,
     grad_batch, grad_channel, grad_length,
     BINS: tl.constexpr, UNROLL: tl.constexpr, BLOCK_BINS: tl.constexpr,
-    BINS_ADJOIN: tl.constexpr, BLOCK: tl.constexpr, DTYPE: tl.constexpr,
+    UNIT: tl.constexpr, BINS_ADJOIN: tl.constexpr, BLOCK: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
+    count = count * UNIT
+    pred_channel = 1 if BINS_ADJOIN else pred_channel * UNIT
+    grad_channel = 1 if BINS_ADJOIN else grad_channel * UNIT
     tile = tl.program_id(0).to(tl.int64)
     batch, side, position, index = _place(tile, tiles_each, BLOCK, BINS_ADJOIN)
     there = index < count
-    x = pred + batch * pred_batch + side * (BINS * pred_channel) + position * pred_length
-    result = result + batch * result_batch + side * result_side + position * result_length
+    x = pred + batch * (pred_batch * UNIT) + side * (BINS * pred_channel) + position * pred_length
+    result = result + batch * (result_batch * UNIT) + side * (result_side * UNIT) + position * result_length
     most, inverse_sum, expectation, _ = softmax_expectation(x, pred_channel, there, bin_values, BINS, UNROLL, DTYPE)
     if grad is None:
         tl.store(result, expectation.to(result.dtype.element_ty), mask=there)
     else:
         upstream = tl.load(result, mask=there, other=0.0).to(DTYPE)
-        to = grad + batch * grad_batch + side * (BINS * grad_channel) + position * grad_length
+        to = grad + batch * (grad_batch * UNIT) + side * (BINS * grad_channel) + position * grad_length
         if BINS_ADJOIN:
             for start in range(0, BINS, BLOCK_BINS):
                 k = start + tl.arange(0, BLOCK_BINS)
@@ -87,6 +95,9 @@ def _run(pred: Tensor, bin_values: Tensor | None, bins: int, result: Tensor, gra
     outer, count = (batch, 4 * length) if bins_adjoin else (4 * batch, length)
     block = _ROWS if bins_adjoin else _ROWS * 16 // pred.element_size()
     tiles_each = _triton.cdiv(count, block)
+    strides = [_strides(tensor) for tensor in (pred, result, pred if grad is None else grad)]
+    between_planes = (count, *(stride for batch, channel, _ in strides for stride in (batch, channel)))
+    unit = 1 if bins_adjoin or any(stride % 16 for stride in between_planes) else 16
     _triton.launch(
         integral_kernel,
         outer * tiles_each,
@@ -95,12 +106,11 @@ def _run(pred: Tensor, bin_values: Tensor | None, bins: int, result: Tensor, gra
         bin_values,
         result,
         grad,
-        count,
+        count // unit,
         tiles_each,
-        *_strides(pred),
-        *_strides(result),
-        *_strides(pred if grad is None else grad),
+        *(stride for batch, channel, length in strides for stride in (batch // unit, channel // unit, length)),
         **_triton.bins_constants(bins) | ({} if bins_adjoin else {"UNROLL": 4}),
+        UNIT=unit,
         BINS_ADJOIN=bins_adjoin,
         BLOCK=block,
         DTYPE=_triton.compute_type(pred),
