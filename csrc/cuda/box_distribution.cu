@@ -3,6 +3,7 @@
 #include "cuda_ops.h"
 #include "dispatch.cuh"
 #include "reduce.cuh"
+#include "sides.cuh"
 
 namespace gfl {
 namespace cuda {

@@ -6,7 +6,7 @@
 #include "bins_tile.cuh"
 #include "candidates.cuh"
 #include "nms.cuh"
-#include "box_sides.cuh"
+#include "sides.cuh"
 
 namespace gfl {
 namespace cuda {
