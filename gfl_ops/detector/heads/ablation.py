@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import gfl_ops
+from gfl_ops._distributed import start_mean_over_ranks
 
 from ..config import AblationHeadConfig
 from .atss import ATSSHead, ATSSOutputs, centerness_target
 from .base import Target, anchor_points, rows
-from .targets import mean_over_ranks
 
 
 class AblationHead(ATSSHead):
@@ -50,7 +50,7 @@ class AblationHead(ATSSHead):
         weight = scores.detach().sigmoid().amax(-1) if self.joint else centerness_target(assigned.anchors, learned)
         weight = torch.where(positive, weight, 0.0)
         totals = torch.stack([positive.sum(1).clamp(min=1).sum().float(), weight.sum()])
-        num_pos, weight_sum = mean_over_ranks(totals).unbind()
+        num_pos, weight_sum = start_mean_over_ranks(totals)().unbind()
         weight_sum = weight_sum.clamp(min=1)
 
         weights = self.config.loss_weights
