@@ -1,4 +1,4 @@
-// Greedy NMS as the plain loop over pairs that libraries ship for CPUs: the baseline of postprocess_bench.py, which
+// Greedy NMS as the plain loop over pairs that libraries ship for CPUs: the baseline of the benchmarks, which
 // compiles it where a C++ compiler is at hand. Boxes come by descending score.
 #include <algorithm>
 #include <cstdint>
