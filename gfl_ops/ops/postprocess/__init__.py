@@ -94,8 +94,8 @@ def postprocess(
         return Detections(*native.outputs(cls_scores, bbox_preds, max_per_img, with_edges))
     run = kernels_for(_OP, like, native) or reference
     return run.postprocess(
-        [x.detach() for x in cls_scores],
-        [x.detach() for x in bbox_preds],
+        [x.detach() if x.requires_grad else x for x in cls_scores],
+        [x.detach() if x.requires_grad else x for x in bbox_preds],
         strides,
         shapes,
         scales,

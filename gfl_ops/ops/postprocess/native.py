@@ -34,24 +34,17 @@ def outputs(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], room: in
     return [boxes, scores, labels, counts, *edges]
 
 
-def _cell_stride(maps: Tensor) -> int | None:
-    """Between neighbouring positions of a (B, C, H, W) tensor; None where they are not one evenly spaced run, as those
-    of contiguous and channels-last maps are. The stride of a dimension of size 1 means nothing.
+def _view(maps: Tensor) -> tuple[_native.Bins, Tensor]:
+    """(B, channels, H * W) of a map as it is, where its positions are one evenly spaced run, as those of contiguous and
+    channels-last maps are; else of a copy. The stride of a dimension of size 1 means nothing.
     """
-    height, width = maps.shape[2:]
-    if width <= 1 or maps.numel() == 0:
-        return maps.stride(2) if height > 1 else 1
-    return maps.stride(3) if height == 1 or maps.stride(2) == width * maps.stride(3) else None
-
-
-def _evenly_spaced(maps: Tensor) -> Tensor:
-    return maps.contiguous() if _cell_stride(maps) is None else maps
-
-
-def _view(maps: Tensor) -> _native.Bins:
-    cell_stride = _cell_stride(maps)
-    assert cell_stride is not None
-    return maps.data_ptr(), _native.dtype_code(maps), maps.stride(0), maps.stride(1), cell_stride
+    _, _, height, width = maps.shape
+    batch_stride, channel_stride, row_stride, cell_stride = maps.stride()
+    if width <= 1:
+        cell_stride = row_stride if height > 1 else 1
+    elif height > 1 and row_stride != width * cell_stride and maps.numel() > 0:
+        return _view(maps.contiguous())
+    return (maps.data_ptr(), _native.dtype_code(maps), batch_stride, channel_stride, cell_stride), maps
 
 
 def _postprocess(
@@ -70,10 +63,10 @@ def _postprocess(
 ) -> list[Tensor]:
     core, device = _native.core_for(cls_scores[0])
     found = outputs(cls_scores, bbox_preds, room, with_edges)
-    maps = [[_evenly_spaced(x) for x in level] for level in (cls_scores, bbox_preds)]
+    views = [(_view(scores), _view(edges)) for scores, edges in zip(cls_scores, bbox_preds, strict=True)]
     levels = tuple(
-        (_view(scores), _view(edges), scores.shape[2], scores.shape[3], stride)
-        for scores, edges, stride in zip(*maps, strides, strict=True)
+        (scores, edges, *maps.shape[2:], stride)
+        for ((scores, maps), (edges, _)), stride in zip(views, strides, strict=True)
     )
     sizes = (*cls_scores[0].shape[:2], _bins(bbox_preds), _native.dtype_code(found[0]), levels, nms_pre, room)
     size = core.postprocess_workspace_bytes(device, *sizes)
