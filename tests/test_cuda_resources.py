@@ -57,9 +57,11 @@ def test_hot_kernels_move_16_bytes_at_a_time(architecture: int) -> None:
         for grad in ("false", "true")
     ]
     dense = [k.name for k in kernels_of(architecture) if k.name.startswith(("class_loss_flat", "dense_loss_kernel"))]
+    found = [k.name for k in kernels_of(architecture) if k.name.startswith(("count_kernel", "collect_kernel"))]
+    assert len(found) == 14  # seven pairs of types
     boxes = [f"iou_loss_kernel<float, {kind}>" for kind in range(4)]
     scale = [f"scale_kernel<{dtype}>" for dtype in ("double", "float", "bfloat16", "float16")]
-    for name in [*staged, *dense, *boxes, *scale]:
+    for name in [*staged, *dense, *found, *boxes, *scale]:
         code = cubins.code(kernel(architecture, name))
         assert any("LDG.E.128" in text for text in code), name
         if name.endswith("true>") or name in boxes or name in scale:
