@@ -40,6 +40,22 @@ def test_written_out_loss_becomes_one_call() -> None:
     torch.testing.assert_close(got["loss"], expected["loss"])
 
 
+def test_post_processing_gives_what_is_shown() -> None:
+    (block,) = (block for block in blocks("python") if "postprocess(" in block)
+    sizes = [(80, 104), (40, 52), (20, 26), (10, 13), (5, 7)]
+    names = {
+        "gfl_ops": gfl_ops,
+        "cls_scores": [torch.randn(2, 80, *size) - 4 for size in sizes],
+        "bbox_preds": [torch.randn(2, 68, *size) for size in sizes],
+        "image_shapes": [(640, 832), (600, 800)],
+        "scale_factors": [1.5, (1.25, 1.2)],
+    }
+    exec(block, names)
+    shown = re.findall(r"(found\.\w+)(?=,| )(?!\()", block)
+    shapes = [tuple(eval(name, names).shape) for name in shown]
+    assert shapes == [(2, 100, 4), (2, 100), (2, 100), (2,), (2, 100, 4)]
+
+
 def raised(*, label: Tensor | None = None, score: Tensor | None = None, twice: bool = False) -> str:
     logits = torch.zeros(8400, 80, requires_grad=True)
     label = torch.zeros(8400, dtype=torch.int64) if label is None else label
