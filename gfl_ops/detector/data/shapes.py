@@ -9,9 +9,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-ANGLES = 512
+ANGLES = 2048  # a power of 2; at the largest shape's border they lie a third of a pixel apart
 Curve = NDArray[np.float64]
 _theta = np.arange(ANGLES) * (2 * math.pi / ANGLES)
+_cosine, _sine = np.cos(_theta), np.sin(_theta)
 
 
 def _constant(radius: float) -> Curve:
@@ -110,6 +111,6 @@ def outlines() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 def extent(kind: int, size: NDArray[np.float64], turn: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The least and largest x and y of an outline about its centre, in pixels."""
     radius = outlines()[0][kind]
-    x, y = radius * np.cos(_theta) * size[0], radius * np.sin(_theta) * size[1]
+    x, y = radius * _cosine * size[0], radius * _sine * size[1]
     points = np.stack([x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)])
     return points.min(1), points.max(1)

@@ -203,10 +203,10 @@ def _draw_texture(generator: np.random.Generator, kind: int) -> NDArray[np.float
 def _draw_colors(generator: np.random.Generator, kind: int) -> NDArray[np.float64]:
     """(2, 3) RGB. A class leans to a hue, no more; clutter has any."""
     lean = kind / len(CLASSES) if kind < len(CLASSES) else generator.random()
-    hue = lean + generator.normal(0, 0.08)
+    hue = lean + generator.normal(0, 0.03)
     colors = []
-    for shift in (0.0, generator.normal(0, 0.15)):
-        value, saturation = generator.uniform(0.35, 1), generator.uniform(0.2, 1)
+    for shift in (0.0, generator.normal(0, 0.08)):
+        value, saturation = generator.uniform(0.4, 1), generator.uniform(0.45, 1)
         wheel = np.clip(np.abs(((hue + shift + np.array([0, 2 / 3, 1 / 3])) * 6) % 6 - 3) - 1, 0, 1)
         colors.append(value * (1 - saturation * (1 - wheel)))
     return np.array(colors)
