@@ -82,13 +82,13 @@ def test_a_run_goes_on(trained: Path) -> None:
 
 def test_evaluation_is_what_training_said(trained: Path) -> None:
     weights = trained / "checkpoints" / "last.safetensors"
-    done = gfl("eval", weights, "--data", "shapes", "--short-side", 64, "--json", folder=trained.parent)
+    done = gfl("eval", weights, "--data", "shapes", "--json", folder=trained.parent)
     assert json.loads(done.stdout)["metrics"] == json.loads((trained / "metrics.json").read_text())["metrics"]
 
 
 def test_predictions_are_drawn_and_listed(trained: Path) -> None:
     root = trained.parent
-    weights = ["--weights", trained / "checkpoints" / "last.safetensors", "--short-side", "64", "--score-thr", "0"]
+    weights = ["--weights", trained / "checkpoints" / "last.safetensors", "--score-thr", "0"]
     done = gfl("predict", "shapes/val", "shapes/train/*.png", *weights, "--out", "drawn", "--json", folder=root)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 7 and {path.name for path in (root / "drawn").iterdir()} == {

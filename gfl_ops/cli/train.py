@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..detector import ModelConfig, get_config
-from ..detector.data import CocoDetection, DetectionData, check
+from ..detector import InputConfig, ModelConfig, get_config
+from ..detector.data import SYNTHETIC_SIZE, CocoDetection, DetectionData, check
 from ..detector.engine import Ranks, TrainOptions, connect, train
 from ..detector.evaluation import Evaluation, evaluate
 from . import common
@@ -92,8 +93,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def configuration(options: argparse.Namespace) -> ModelConfig:
-    """The model's, with nothing frozen where it starts from random weights."""
-    config = common.with_input(get_config(options.model), options)
+    """The model's, with nothing frozen where it starts from random weights. Synthetic scenes keep their size."""
+    config = get_config(options.model)
+    if options.data is None:
+        config = replace(config, input=InputConfig(*SYNTHETIC_SIZE))
+    config = common.with_input(config, options)
     return config if options.weights is not None or config.backbone.frozen_stages < 0 else config.from_scratch()
 
 
