@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +113,35 @@ def test_check_data_finds_what_is_broken(folder: Path, tmp_path: Path) -> None:
     assert "1 broken images; --skip-bad leaves them out" in refused.stderr and "train/2.png" in refused.stderr
     skipped = gfl("train", "--data", "shapes", "--out", "r2", "--skip-bad", "--no-report", *SHORT, folder=tmp_path)
     assert "1 broken images skipped" in skipped.stderr and "3 images to train on" in skipped.stderr
+
+
+def torchrun(*arguments: object, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.Popen([*command, *map(str, arguments)], cwd=folder, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_two_processes_start_anew_after_one_is_killed(folder: Path, tmp_path: Path) -> None:
+    """torchrun starts both again, and they go on from the last checkpoint; nobody asks for --resume."""
+    arguments = ["--max-restarts", "2", "-m", "gfl_ops.detector.train", "--data", folder / "shapes", "--out", "run"]
+    options = ["--iterations", "60", "--checkpoint-every", "5", *SHORT[2:], "--no-report"]
+    started = torchrun(*arguments, *options, folder=tmp_path)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    deadline = time.monotonic() + 200
+    while not list(checkpoints.glob("0*.pth")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = subprocess.run(["pgrep", "-P", str(started.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(workers.stdout.split()[-1]), signal.SIGKILL)
+    output, _ = started.communicate(timeout=300)
+    assert started.returncode == 0 and output.count("AP50") == 1
+    iterations = [line.split(",")[0] for line in (tmp_path / "run" / "train.csv").read_text().splitlines()]
+    assert iterations == ["iteration", *map(str, range(1, 61))]
+
+    weights = checkpoints / "last.safetensors"
+    alone = gfl("eval", weights, "--data", folder / "shapes", "--json", folder=tmp_path)
+    arguments = ["-m", "gfl_ops.cli", "eval", weights, "--data", folder / "shapes", "--json"]
+    shared, _ = torchrun(*arguments, folder=tmp_path).communicate(timeout=300)
+    assert json.loads(shared) == json.loads(alone.stdout)
 
 
 WRONG: dict[str, tuple[list[str], str]] = {

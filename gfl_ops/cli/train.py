@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ema", type=float, metavar="DECAY", help="evaluate a moving average of the weights")
     parser.add_argument("--photometric", action="store_true", default=None, help="change colours at random")
     parser.add_argument("--crop", action="store_true", default=None, help="crop at random")
-    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--no-channels-last", action="store_true", help="the other memory format")
     parser.add_argument("--sync-bn", action="store_true", help="batch statistics over all processes (GPUs)")
     common.add_input(parser)
     parser.add_argument("--seed", type=common.natural, default=0)
@@ -116,7 +116,7 @@ def run_options(options: argparse.Namespace, out: Path) -> TrainOptions:
         ema=options.ema,
         photometric=options.photometric,
         crop=options.crop,
-        channels_last=options.channels_last,
+        channels_last=not options.no_channels_last,
         sync_batchnorm=options.sync_bn,
         evaluate_every=options.eval_every,
         checkpoint_every=options.checkpoint_every,

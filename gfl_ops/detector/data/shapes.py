@@ -92,18 +92,18 @@ _OUTLINES: dict[str, Callable[[], tuple[Curve, Curve]]] = {
     "flower": lambda: (0.72 + 0.28 * np.cos(4 * _theta), _constant(0)),
 }
 CLASSES = tuple(_OUTLINES)
-# What lies about unlabelled: splinters, pebbles and bars.
-CLUTTER = ("splinter", "pebble", "bar")
+# What lies about unlabelled, all of it long and thin.
+CLUTTER = ("splinter", "needle", "bar")
 
 
 @functools.cache
 def outlines() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(S, ANGLES) outer and inner radii, of the classes and then of the clutter."""
     pairs = [make() for make in _OUTLINES.values()]
-    pebble = 0.75 + 0.15 * np.cos(2 * _theta + 0.5) + 0.1 * np.sin(3 * _theta)
+    needle = _polygon([(1.0, 0.0), (-0.8, 0.13), (-1.0, 0.0), (-0.8, -0.13)])
     splinter = _polygon([(1.0, 0.1), (-0.4, 0.35), (-0.7, -0.1), (0.1, -0.3)])
     bar = _polygon([(1.0, 0.12), (-1.0, 0.12), (-1.0, -0.12), (1.0, -0.12)])
-    pairs += [(curve, _constant(0)) for curve in (splinter, pebble, bar)]
+    pairs += [(curve, _constant(0)) for curve in (splinter, needle, bar)]
     outer, inner = (np.stack(curves).astype(np.float32) for curves in zip(*pairs, strict=True))
     return outer, inner
 
