@@ -303,7 +303,7 @@ def ap50(detections: list[dict[str, Tensor]], targets: list[dict[str, Tensor]], 
 
 
 def test_a_lite_model_learns_eight_images_by_heart() -> None:
-    """In training and back in evaluation: boxes go through both scalings. A quarter of the lite model's width."""
+    """In training and back in evaluation: boxes go through both scalings. Half of the lite model's width."""
     torch.manual_seed(0)
     lite = detector.get_config("gfl_r18_fpn_lite")
     lite = replace(

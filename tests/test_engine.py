@@ -62,11 +62,10 @@ def test_two_processes_train_as_one_with_the_joined_batch(tmp_path: Path) -> Non
         ]
         assert [process.wait(timeout=300) for process in ranks] == [0] * world_size
     alone, shared = (torch.load(tmp_path / str(n) / "weights.pth", weights_only=True) for n in (1, 2))
-    initial = detector.Detector(tiny(), 12).state_dict()
     moved = 0
     for name in alone:
-        torch.testing.assert_close(shared[name], alone[name], rtol=1e-5, atol=1e-6)
-        moved += not torch.equal(alone[name], initial[name])
+        torch.testing.assert_close(shared[name], alone[name], rtol=1e-6, atol=1e-9)
+        moved += alone[name].dtype == torch.float64 and not torch.equal(alone[name].float().double(), alone[name])
     assert moved > 50
 
 
@@ -109,7 +108,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path: Path) -> None:
-    with pytest.raises(engine.NotFinite, match=r"iteration 2: .*nan.*; the batch \(images \[.*\]\) is in") as caught:
+    with pytest.raises(engine.NotFinite, match=r"iteration 1: .*nan.*; the batch \(images \[.*\]\) is in") as caught:
         run(tmp_path, learning_rate=1e30)
     (path,) = tmp_path.glob("not_finite_*.pth")
     kept = torch.load(path, weights_only=True)
@@ -118,10 +117,11 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "changes", [{"precision": "bf16"}, {"precision": "fp16"}, {"accumulate": 2}, {"clip_norm": 0.1}]
+    "changes",
+    [{"precision": "bf16"}, {"precision": "fp16"}, {"accumulate": 2, "channels_last": False}, {"clip_norm": 0.1}],
 )
 def test_options_train(tmp_path: Path, changes: dict[str, object]) -> None:
-    result = run(tmp_path, iterations=3, channels_last=True, **changes)
+    result = run(tmp_path, iterations=3, **changes)
     assert all(x.isfinite().all() for x in result.model.state_dict().values())
 
 

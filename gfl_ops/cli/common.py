@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..detector import Detector, ModelConfig, build, get_config
+from ..detector import Detector, InputConfig, ModelConfig, build, get_config
 from ..detector.checkpoint import read_meta
 from ..detector.data import CocoDetection, DetectionData, SyntheticScenes, open_split
 
@@ -100,8 +100,11 @@ def load_model(options: argparse.Namespace) -> tuple[Detector, list[str]]:
         raise ValueError(f"{path}: does not say which model it is of; --model does")
     classes = meta.get("classes") or (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")
     classes = [f"class {i}" for i in range(80)] if classes is None else [str(x) for x in classes]
-    config = with_input(get_config(str(name)), options)
-    return build(config, len(classes), weights=path), classes
+    config = get_config(str(name))
+    if isinstance(meta.get("input"), dict):  # of a run, which may have been told another size
+        size = meta["input"]
+        config = replace(config, input=InputConfig(size["short_side"], size["long_side"], divisor=size["divisor"]))
+    return build(with_input(config, options), len(classes), weights=path), classes
 
 
 def _newest_weights() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import glob
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device must be cpu where torch finds no GPU, got {device}")
     model = model.to(device).eval()
+    model.config = replace(model.config, postprocess=replace(model.config.postprocess, score_thr=options.score_thr))
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
     bar = common.progress("images", quiet=options.json, unit="img")
@@ -64,8 +66,7 @@ def _predict(
 ) -> None:
     edges = isinstance(model.config.head, GFLHeadConfig)
     (found,) = model([image], with_edges=edges)
-    kept = found["scores"] >= options.score_thr
-    found = {key: value[kept].cpu() for key, value in found.items()}
+    found = {key: value.cpu() for key, value in found.items()}
     if options.out is not None:
         from ..detector.report import draw
 

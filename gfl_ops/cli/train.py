@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..detector import ModelConfig, get_config
-from ..detector.data import CocoDetection, DetectionData, check
+from ..detector import InputConfig, ModelConfig, get_config
+from ..detector.data import SYNTHETIC_SIZE, CocoDetection, DetectionData, check
 from ..detector.engine import Ranks, TrainOptions, connect, train
 from ..detector.evaluation import Evaluation, evaluate
 from . import common
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ema", type=float, metavar="DECAY", help="evaluate a moving average of the weights")
     parser.add_argument("--photometric", action="store_true", default=None, help="change colours at random")
     parser.add_argument("--crop", action="store_true", default=None, help="crop at random")
-    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--no-channels-last", action="store_true", help="the other memory format")
     parser.add_argument("--sync-bn", action="store_true", help="batch statistics over all processes (GPUs)")
     common.add_input(parser)
     parser.add_argument("--seed", type=common.natural, default=0)
@@ -92,8 +93,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def configuration(options: argparse.Namespace) -> ModelConfig:
-    """The model's, with nothing frozen where it starts from random weights."""
-    config = common.with_input(get_config(options.model), options)
+    """The model's, with nothing frozen where it starts from random weights. Synthetic scenes keep their size."""
+    config = get_config(options.model)
+    if options.data is None:
+        config = replace(config, input=InputConfig(*SYNTHETIC_SIZE))
+    config = common.with_input(config, options)
     return config if options.weights is not None or config.backbone.frozen_stages < 0 else config.from_scratch()
 
 
@@ -112,7 +116,7 @@ def run_options(options: argparse.Namespace, out: Path) -> TrainOptions:
         ema=options.ema,
         photometric=options.photometric,
         crop=options.crop,
-        channels_last=options.channels_last,
+        channels_last=not options.no_channels_last,
         sync_batchnorm=options.sync_bn,
         evaluate_every=options.eval_every,
         checkpoint_every=options.checkpoint_every,

@@ -56,14 +56,23 @@ _MODELS = (
         published=_on_coco(45.9, "gfl_x101-32x4d_fpn_ms-2x_coco"),
     ),
     ModelConfig("atss_r50_fpn", _R50, ATSSHeadConfig(), published=_on_coco(39.4, "atss_r50_fpn_1x_coco")),
-    # For CPUs, from scratch: nothing is frozen, and the recipe is short.
+    # For CPUs, from scratch: nothing is frozen, half of ResNet's width, and ten minutes on two cores.
     ModelConfig(
         "gfl_r18_fpn_lite",
-        ResNetConfig(18, frozen_stages=-1, norm_eval=False),
+        ResNetConfig(18, base_channels=32, frozen_stages=-1, norm_eval=False),
         GFLHeadConfig(feat_channels=64, stacked_convs=2, norm_groups=16),
         neck=FPNConfig(out_channels=64),
         input=InputConfig(short_side=256, long_side=416),
-        recipe=Recipe(optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, warmup_iterations=100),
+        recipe=Recipe(
+            iterations=2000,
+            schedule="cosine",
+            optimizer="adamw",
+            learning_rate=2e-3,
+            batch_size=8,
+            weight_decay=0.05,
+            warmup_iterations=100,
+            clip_norm=10.0,
+        ),
     ),
 )
 _BY_NAME = {config.name: config for config in _MODELS}

@@ -7,9 +7,10 @@ from .folders import find_split, open_split
 from .images import BadImage, image_size, read_image
 from .loader import Batch, EpochBatches, evaluation_loader, training_loader
 from .sample import DetectionData, Sample
-from .synthetic import SyntheticScenes
+from .synthetic import SYNTHETIC_SIZE, SyntheticScenes
 
 __all__ = [
+    "SYNTHETIC_SIZE",
     "Augment",
     "BadData",
     "BadImage",

@@ -169,20 +169,11 @@ def _coverage(item: Objects, x: Tensor, y: Tensor, edge: Tensor) -> tuple[Tensor
     u = (x * cos + y * sin) / item.size[..., 0][..., None, None]
     v = (y * cos - x * sin) / item.size[..., 1][..., None, None]
     radius, angle = (u * u + v * v).sqrt(), torch.atan2(v, u)
-    outer, inner = (_radius(table, item.kind, angle) for table in _tables(x.device))
+    place = item.kind[..., None, None] * ANGLES + ((angle * (ANGLES / (2 * math.pi))).round().long() & (ANGLES - 1))
+    outer, inner = (table[place] for table in _tables(x.device))
     scale = item.size.amin(-1)[..., None, None]
     depth = torch.minimum(outer - radius, torch.where(inner > 0, radius - inner, 1.0)) * scale
     return (depth / edge + 0.5).clamp(0, 1), u, v, radius, angle
-
-
-def _radius(table: Tensor, kind: Tensor, angle: Tensor) -> Tensor:
-    """Between the two nearest angles, linearly."""
-    place = angle * (ANGLES / (2 * math.pi))
-    low = place.floor()
-    row = kind[..., None, None] * ANGLES
-    index = low.long()
-    first, second = table[row + index % ANGLES], table[row + (index + 1) % ANGLES]
-    return first + (second - first) * (place - low)
 
 
 def _texture(phases: Tensor, u: Tensor, v: Tensor, radius: Tensor, angle: Tensor) -> Tensor:

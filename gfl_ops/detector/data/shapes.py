@@ -9,9 +9,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-ANGLES = 512
+ANGLES = 2048  # a power of 2; at the largest shape's border they lie a third of a pixel apart
 Curve = NDArray[np.float64]
 _theta = np.arange(ANGLES) * (2 * math.pi / ANGLES)
+_cosine, _sine = np.cos(_theta), np.sin(_theta)
 
 
 def _constant(radius: float) -> Curve:
@@ -91,18 +92,18 @@ _OUTLINES: dict[str, Callable[[], tuple[Curve, Curve]]] = {
     "flower": lambda: (0.72 + 0.28 * np.cos(4 * _theta), _constant(0)),
 }
 CLASSES = tuple(_OUTLINES)
-# What lies about unlabelled: splinters, pebbles and bars.
-CLUTTER = ("splinter", "pebble", "bar")
+# What lies about unlabelled, all of it long and thin.
+CLUTTER = ("splinter", "needle", "bar")
 
 
 @functools.cache
 def outlines() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(S, ANGLES) outer and inner radii, of the classes and then of the clutter."""
     pairs = [make() for make in _OUTLINES.values()]
-    pebble = 0.75 + 0.15 * np.cos(2 * _theta + 0.5) + 0.1 * np.sin(3 * _theta)
+    needle = _polygon([(1.0, 0.0), (-0.8, 0.13), (-1.0, 0.0), (-0.8, -0.13)])
     splinter = _polygon([(1.0, 0.1), (-0.4, 0.35), (-0.7, -0.1), (0.1, -0.3)])
     bar = _polygon([(1.0, 0.12), (-1.0, 0.12), (-1.0, -0.12), (1.0, -0.12)])
-    pairs += [(curve, _constant(0)) for curve in (splinter, pebble, bar)]
+    pairs += [(curve, _constant(0)) for curve in (splinter, needle, bar)]
     outer, inner = (np.stack(curves).astype(np.float32) for curves in zip(*pairs, strict=True))
     return outer, inner
 
@@ -110,6 +111,6 @@ def outlines() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 def extent(kind: int, size: NDArray[np.float64], turn: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The least and largest x and y of an outline about its centre, in pixels."""
     radius = outlines()[0][kind]
-    x, y = radius * np.cos(_theta) * size[0], radius * np.sin(_theta) * size[1]
+    x, y = radius * _cosine * size[0], radius * _sine * size[1]
     points = np.stack([x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)])
     return points.min(1), points.max(1)

@@ -20,6 +20,8 @@ from .rendering import Ground, Objects, Scene, render_batch, render_scene
 from .sample import Sample
 from .shapes import CLASSES, CLUTTER, extent
 
+SYNTHETIC_SIZE = (192, 256)
+"""Height and width."""
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 _MOST_HIDDEN = 0.4  # of the smaller of two objects
 _LEAST_INSIDE = 0.6  # of an object at the image's border
@@ -40,7 +42,7 @@ class SyntheticScenes:
     Example:
         >>> sample = SyntheticScenes("val")[0]
         >>> tuple(sample.image.shape), sample.image.dtype
-        ((3, 256, 320), torch.uint8)
+        ((3, 192, 256), torch.uint8)
     """
 
     classes: Sequence[str] = CLASSES
@@ -50,7 +52,7 @@ class SyntheticScenes:
         split: Literal["train", "val", "test"] = "train",
         length: int = 4000,
         *,
-        size: tuple[int, int] = (256, 320),
+        size: tuple[int, int] = SYNTHETIC_SIZE,
         seed: int = 0,
     ) -> None:
         if split not in _SPLITS:
@@ -129,7 +131,7 @@ def _draw_scene(generator: np.random.Generator, size: tuple[int, int]) -> Scene:
 
 
 def _draw_sides(generator: np.random.Generator, image: tuple[int, int]) -> list[float]:
-    """Of some objects' longer sides: as many between 8 and 16 pixels as between 100 and 200."""
+    """Of some objects' longer sides: as many between 8 and 16 pixels as between 80 and 160."""
     count = int(np.clip(generator.poisson(5), 1, 12))
     low, high = math.log(_SMALLEST), math.log(_LARGEST * min(image))
     return [math.exp(x) for x in generator.uniform(low, high, count)]
@@ -203,10 +205,10 @@ def _draw_texture(generator: np.random.Generator, kind: int) -> NDArray[np.float
 def _draw_colors(generator: np.random.Generator, kind: int) -> NDArray[np.float64]:
     """(2, 3) RGB. A class leans to a hue, no more; clutter has any."""
     lean = kind / len(CLASSES) if kind < len(CLASSES) else generator.random()
-    hue = lean + generator.normal(0, 0.08)
+    hue = lean + generator.normal(0, 0.03)
     colors = []
-    for shift in (0.0, generator.normal(0, 0.15)):
-        value, saturation = generator.uniform(0.35, 1), generator.uniform(0.2, 1)
+    for shift in (0.0, generator.normal(0, 0.08)):
+        value, saturation = generator.uniform(0.4, 1), generator.uniform(0.45, 1)
         wheel = np.clip(np.abs(((hue + shift + np.array([0, 2 / 3, 1 / 3])) * 6) % 6 - 3) - 1, 0, 1)
         colors.append(value * (1 - saturation * (1 - wheel)))
     return np.array(colors)

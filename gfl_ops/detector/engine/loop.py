@@ -234,6 +234,7 @@ class _Run:
         return {
             "model": self.config.name,
             "classes": list(self.data.classes),
+            "input": asdict(self.config.input),
             "iteration": self.iteration,
             "metrics": self.metrics,
         }

@@ -83,7 +83,7 @@ def _plot_edge(
     bins = np.arange(len(probabilities))
     outward = (bins - (probabilities * bins).sum()) * unit
     height = max(_PLOT * min(x2 - x1, y2 - y1), 6.0) * probabilities / max(float(probabilities.max()), 1e-6)
-    shown = probabilities > 0.002
+    shown = probabilities > 0.01
     keep = slice(max(int(shown.argmax()) - 1, 0), len(shown) - int(shown[::-1].argmax()) + 1)
     outward, height = outward[keep], height[keep]
     middle_x, middle_y = (x1 + x2) / 2, (y1 + y2) / 2
