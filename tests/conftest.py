@@ -27,7 +27,12 @@ BACKENDS = [
 ]
 TRITON = ("triton", "triton_cuda")
 GPU = ("cuda", "triton_cuda")
-PLAIN_ON_TRITON = {*KINDS_OF_ARGUMENTS, *TYPICAL}
+# The rows that a plain run has on Triton, where they are not the typical ones: all values, and nothing twice.
+PLAIN_ON_TRITON: dict[str, list[str]] = {
+    "test_parity": KINDS_OF_ARGUMENTS + TYPICAL,
+    "test_compile": [],  # test_compile_as_one_graph has the same graphs
+    "test_autocast_changes_nothing": [],
+}
 ASKED_FOR = {"reference": "reference", "triton": "triton", "triton_cuda": "triton"}
 
 
@@ -88,7 +93,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The CUDA kernels on the host take small shapes only: one thread there plays a whole GPU. Triton's interpreter
-    takes a tenth of a second a launch, its compiler more: a plain run has one row per kind of argument there. A module
+    takes a tenth of a second a launch, its compiler more: a plain run has few rows of the case table there. A module
     about ops that have no Triton kernels says WITHOUT_TRITON."""
     out = [item for item in items if _is_large_on_host_cuda(item) or _has_no_triton(item)]
     if out:
@@ -113,4 +118,5 @@ def _has_no_triton(item: pytest.Item) -> bool:
 
 def _is_long_on_triton(item: pytest.Item) -> bool:
     case = _params(item).get("case")
-    return _params(item).get("backend") in TRITON and isinstance(case, Case) and case.id not in PLAIN_ON_TRITON
+    plain = PLAIN_ON_TRITON.get(getattr(item, "originalname", ""), TYPICAL)
+    return _params(item).get("backend") in TRITON and isinstance(case, Case) and case.id not in plain

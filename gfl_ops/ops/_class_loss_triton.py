@@ -20,7 +20,7 @@ from ._class_loss import ARGUMENTS
 from ._triton import effective_scale, number
 from ._triton_math.class_loss import dense, negative, positive
 
-_TILE = 2048  # elements, a quarter in float64, which takes twice the registers twice over
+_TILE = 1024  # elements; half of that in float64
 
 
 @triton.jit
@@ -120,7 +120,7 @@ def block_of(cols: int, value_bytes: int) -> tuple[int, int]:
     widths = [width // value_bytes for width in (64, 32, 16)]
     width = min(widths, key=lambda width: _triton.cdiv(cols, width) * width)
     width = min(width, _triton.power_of_two(max(cols, 1)))
-    return (_TILE if value_bytes < 8 else _TILE // 4) // width, width
+    return (_TILE if value_bytes < 8 else _TILE // 2) // width, width
 
 
 def _strides(matrix: Tensor | None) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def"
 """What the Triton kernels share: their launch, numbers as arguments, and deterministic sums.
 
-Configurations follow one rule: a tile holds about 16 elements a thread, 4 warps take it, and as many programs as fill
+Configurations follow one rule: a tile holds about 8 elements a thread, 4 warps take it, and as many programs as fill
 the GPU share the tiles. Nothing is tuned at run time. Sizes that change from call to call (rows, tiles) are never
 specialised on, so that they compile nothing anew; classes, bins and options are constants of the model and of the
 kernel. Pointers are specialised on their alignment to 16 bytes, which wide accesses need.
