@@ -41,8 +41,7 @@ def register(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) 
     op = getattr(torch.ops.gfl_ops, name).default
 
     def call(first: Any, *args: Any) -> Any:
-        lead = first[0] if type(first) is list and first else first
-        if type(lead) in _PLAIN and (lead.is_cpu or lead.is_cuda) and not _somebody_watches():
+        if type(first) in _PLAIN and (first.is_cpu or first.is_cuda) and not _somebody_watches():
             return kernel(first, *args)
         return op(first, *args)
 

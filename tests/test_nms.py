@@ -233,6 +233,16 @@ def test_padded(max_output: int | None, backend) -> None:
     assert keep.tolist() == there + [-1] * (size - len(there))
 
 
+def test_no_boxes_are_counted(backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(77))
+    for max_output in (None, 0, 3):
+        keep, count = nms_padded(
+            BOXES[:0].to(backend.device), SCORES[:0].to(backend.device), 0.5, max_output=max_output
+        )
+        assert keep.tolist() == [-1] * (max_output or 0) and count.item() == 0
+
+
 def test_gradients_stop_here(backend) -> None:
     boxes = random_boxes(9).to(backend.device).requires_grad_()
     keep, count = nms_padded(boxes, boxes.sum(1), 0.5)

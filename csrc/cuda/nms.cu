@@ -229,7 +229,7 @@ struct Unsorted {
 template <class T>
 __global__ void __launch_bounds__(kThreads) sort_kernel(const Unsorted<T> from, const Suppression op) {
   const int64_t padded = op.words() * kWordBits;
-  const int64_t items = padded < op.room ? op.room : padded;
+  const int64_t items = (padded < op.room ? op.room : padded) + 1;  // one in any case: the count is written, too
   for (int64_t start = static_cast<int64_t>(blockIdx.x) * kThreads; start < items;
        start += static_cast<int64_t>(gridDim.x) * kThreads) {
     const int64_t i = start + threadIdx.x;
