@@ -47,19 +47,29 @@ def _silent() -> Iterator[None]:
         os.close(nothing)
 
 
-def memory(run: Callable[[], Any], device: str = "cpu") -> Memory:
-    """The allocations of one call on the device; what the call leaves behind counts as well."""
+def memory(run: Callable[[], Any]) -> Memory:
+    """The allocations of one call on the CPU; what the call leaves behind counts as well."""
     cpu = [profiler.ProfilerActivity.CPU]
     with _silent(), profiler.profile(activities=cpu, profile_memory=True) as profile:
         run()
-    kind = DeviceType.CUDA if device == "cuda" else DeviceType.CPU
     events = [
         event
         for event in profile.profiler.kineto_results.events()
-        if event.name() == "[memory]" and event.device_type() == kind
+        if event.name() == "[memory]" and event.device_type() == DeviceType.CPU
     ]
     events.sort(key=lambda event: event.start_ns())
     return memory_of([event.nbytes() for event in events])
+
+
+def peak_bytes(run: Callable[[], Any], device: str) -> int:
+    """How far the memory given out rises above where it was, during one call."""
+    if device != "cuda":
+        return memory(run).peak
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def memory_of(changes: Iterable[int]) -> Memory:

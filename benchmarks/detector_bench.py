@@ -214,7 +214,7 @@ def measure(case: Case, seconds: float) -> dict[str, Any]:
     for name, run in runs.items():
         if " " in name:
             subject.optimizer.zero_grad(set_to_none=True)  # or the first thing that is counted would be their release
-            peaks[name] = counting.memory(run, case.device).peak
+            peaks[name] = counting.peak_bytes(run, case.device)
     return {
         **case.__dict__,
         "ms": {name: timing.median(values) for name, values in samples.items()},

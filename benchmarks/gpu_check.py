@@ -13,9 +13,6 @@ from __future__ import annotations
 import argparse
 import filecmp
 import functools
-import glob
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -25,22 +22,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # started with -m or as a script
 import stages
+from ncu_counters import tool
 from stages import Stage
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 TOTAL = 590.0
-# Ours by name, so that not every kernel of torch is replayed; the columns that say what a kernel is bound by.
-NCU_METRICS = (
-    "gpu__time_duration.sum",
-    "dram__throughput.avg.pct_of_peak_sustained_elapsed",
-    "dram__bytes_read.sum",
-    "dram__bytes_write.sum",
-    "sm__throughput.avg.pct_of_peak_sustained_elapsed",
-    "sm__inst_executed.sum",
-    "sm__warps_active.avg.pct_of_peak_sustained_active",
-    "launch__registers_per_thread",
-)
 # The package as installed, never the work tree's: its folder must not come first on the path.
 INSTALLED = "import sys; sys.path[:] = [p for p in sys.path if p not in ('', {root!r})]; "
 PROBE = "import gfl_ops; from gfl_ops import _native; print(gfl_ops.__path__[0], _native.has_cuda())"
@@ -68,13 +55,6 @@ def gpu() -> str:
 
 def no_gpu() -> str:
     return "" if gpu() else "no GPU"
-
-
-def tool(name: str) -> str | None:
-    folders = [os.environ.get("CUDA_HOME", ""), "/usr/local/cuda", *sorted(glob.glob("/usr/local/cuda-*"))]
-    places = [os.path.join(folder, sub) for folder in folders if folder for sub in ("bin", "compute-sanitizer")]
-    places += sorted(glob.glob("/opt/nvidia/nsight-compute/*"))
-    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(places))
 
 
 def no_tool(name: str) -> Callable[[], str]:
@@ -108,19 +88,21 @@ def build_environment() -> dict[str, str]:
     return {"GFL_CUDA": "on"} | ({"GFL_CUDA_ARCHS": chosen} if chosen else {})
 
 
-def ncu_command(result: Path) -> list[str]:
-    kernels = ("--kernel-name-base", "demangled", "--kernel-name", "regex:gfl", "--launch-count", "60")
-    return [
-        *(tool("ncu") or "ncu", "--clock-control", "none", *kernels, "--csv", "--page", "raw"),
-        *("--metrics", ",".join(NCU_METRICS), *script("small_case.py", "--large")),
-    ]
-
-
 def sanitizer_command(kind: str) -> Callable[[Path], Sequence[str]]:
     return lambda result: [
         *(tool("compute-sanitizer") or "compute-sanitizer", "--tool", kind, "--error-exitcode", "9"),
         *("--kernel-name", "kernel_substring=gfl", *script("small_case.py")),
     ]
+
+
+def _bench(name: str, limit: float, *arguments: str) -> Stage:
+    """Of loss_bench.py; torch.compile has the large sizes alone, or it would take all the time."""
+    return Stage(
+        name,
+        limit,
+        lambda result: script("loss_bench.py", "--device", "cuda", "--json", str(result), *arguments),
+        missing=no_gpu,
+    )
 
 
 def table(force_build: bool) -> list[Stage]:
@@ -144,21 +126,9 @@ def table(force_build: bool) -> list[Stage]:
             no_gpu,
         ),
         Stage("capture", 90, lambda result: script("capture_check.py", "--json", str(result)), missing=no_gpu),
-        Stage(
-            "bench",
-            200,
-            lambda result: script("loss_bench.py", "--device", "cuda", "--seconds", "0.3", "--json", str(result)),
-            missing=no_gpu,
-        ),
-        Stage(
-            "bench_half",
-            90,
-            lambda result: script(
-                *("loss_bench.py", "--device", "cuda", "--seconds", "0.2", "--quick", "--dtype", "bfloat16"),
-                *("--sizes", "coco16", "--json", str(result)),
-            ),
-            missing=no_gpu,
-        ),
+        _bench("bench", 200, "--seconds", "0.3", "--sizes", "coco16", "dense"),
+        _bench("bench_rest", 120, "--seconds", "0.2", "--quick", "--sizes", "small", "yolo", "coco2", "lvis"),
+        _bench("bench_half", 60, "--seconds", "0.2", "--quick", "--sizes", "coco16", "--dtype", "bfloat16"),
         Stage(
             "detector",
             90,
@@ -167,7 +137,9 @@ def table(force_build: bool) -> list[Stage]:
         ),
         Stage("memcheck", 60, sanitizer_command("memcheck"), no_tool("compute-sanitizer"), no_caching, refused),
         Stage("racecheck", 60, sanitizer_command("racecheck"), no_tool("compute-sanitizer"), no_caching, refused),
-        Stage("ncu", 90, ncu_command, no_tool("ncu"), unable=refused),
+        Stage(
+            "ncu", 90, lambda result: script("ncu_counters.py", "--json", str(result)), no_tool("ncu"), unable=refused
+        ),
     ]
 
 
@@ -177,7 +149,7 @@ def summary(content: dict[str, Any]) -> list[str]:
     for name, record in content["stages"].items():
         words = f"{name:<12}{record['status']:<13}{record.get('seconds', 0):>6.0f}"
         found.append(f"{words}  {record.get('reason', '')}".rstrip())
-    for name in ("bench", "bench_half"):
+    for name in ("bench", "bench_rest", "bench_half"):
         for row in content["stages"].get(name, {}).get("result", {}).get("results", []):
             found += row_lines(row)
     return found

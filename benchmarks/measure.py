@@ -18,6 +18,7 @@ from torch import Tensor
 FORWARD, BACKWARD = "forward", "forward+backward"
 ROTATED_BYTES = {"cpu": 96 << 20, "cuda": 256 << 20}  # more than the caches hold
 MOST_COPIES = 16
+COUNTED = ("eager", *columns_of.OURS)  # launches and waits on a GPU; each look costs a tenth of a second
 
 # Of a value, and of the largest value of its tensor: what the results may differ by.
 TOLERANCES = {
@@ -137,7 +138,10 @@ def measure(
         "copy_ms": None if copy is None else timing.median(copy),
         "turns": len(next(iter(samples.values()))),
         "passes": {
-            part: {name: _figures(samples[f"{part} {name}"], run, rotated[0], device) for name, run in named.items()}
+            part: {
+                name: _figures(samples[f"{part} {name}"], run, rotated[0], device, name in COUNTED)
+                for name, run in named.items()
+            }
             for part, named in runs.items()
         },
     }
@@ -158,15 +162,17 @@ def _timed(
     return timing.in_turns(steps, seconds, device)
 
 
-def _figures(samples: list[float], run: Callable[[Inputs], Any], made: Inputs, device: str) -> dict[str, Any]:
+def _figures(
+    samples: list[float], run: Callable[[Inputs], Any], made: Inputs, device: str, counted: bool
+) -> dict[str, Any]:
     for leaf in inputs.tensors(list(made.values())):
         leaf.grad = None  # or the first thing that is counted would be its release
     figures: dict[str, Any] = {
         "ms": timing.median(samples),
         "spread": timing.spread(samples),
-        "peak_bytes": counting.memory(lambda: run(made), device).peak,
+        "peak_bytes": counting.peak_bytes(lambda: run(made), device),
     }
-    if device == "cuda":
+    if device == "cuda" and counted:
         calls = counting.cuda_calls(lambda: run(made))
         figures |= {"launches": calls.launches, "syncs": calls.syncs}
     return figures

@@ -24,6 +24,7 @@ import detector_bench
 import inputs
 import loss_bench
 import measure
+import ncu_counters
 import plot
 import report
 import report_file
@@ -321,6 +322,25 @@ def test_gpu_check_says_what_it_lacks(tmp_path: Path) -> None:
     assert all(f"{name}: skipped, no GPU" in output for name in found)
     run_script("gpu_check.py", "--out", str(out), "--only", "bench", "ncu")
     assert list(json.loads(out.read_text())["stages"]) == ["bench", "ncu"]
+
+
+def test_counters_are_read_from_what_ncu_prints() -> None:
+    printed = [
+        "==PROF== Connected to process 7",
+        '"ID","Kernel Name","Grid Size","dram__bytes_read.sum","gpu__time_duration.sum"',
+        '"","","","Mbyte","us"',
+        '"0","void gfl::cuda::tile(gfl::Op<2, 3>)","(528, 1, 1)","114.69","63.1"',
+        "==PROF== Disconnected",
+    ]
+    assert ncu_counters.parse(printed) == [
+        {
+            "kernel": "void gfl::cuda::tile(gfl::Op<2, 3>)",
+            "grid": "(528, 1, 1)",
+            "time": "63.1 us",
+            "read": "114.69 Mbyte",
+        }
+    ]
+    assert ncu_counters.parse(["==ERROR== ERR_NVGPUCTRPERM"]) == []
 
 
 def test_json_is_whole_or_as_it_was(tmp_path: Path) -> None:

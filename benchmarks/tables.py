@@ -1,0 +1,136 @@
+"""The tables of figures in README and docs, written from committed results.
+
+    python benchmarks/tables.py            rewrites them
+    python benchmarks/tables.py --check    fails where one differs from its results
+
+A table stands between `<!-- figures: NAME of FILE -->`, with a file under benchmarks/results/, and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import plot
+import report
+import rows
+from report import Line
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = ("README.md", "docs/performance.md")
+BLOCK = re.compile(r"(<!-- figures: (\w+) of (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def of_text(text: str, read: Callable[[str], dict[str, Any]]) -> str:
+    """The page with its tables made anew."""
+    return BLOCK.sub(lambda found: found[1] + TABLES[found[2]](read(found[3])) + found[4], text)
+
+
+def read(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / name).read_text())
+
+
+def table(names: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
+    line = "|" + "|".join(["---"] + ["--:"] * (len(names) - 1)) + "|"
+    return "\n".join(["| " + " | ".join(names) + " |", line, *("| " + " | ".join(row) + " |" for row in body), ""])
+
+
+def _ms(value: float | None) -> str:
+    return (
+        "-"
+        if value is None
+        else f"{value:.3f} ms"
+        if value < 1
+        else f"{value:.2f} ms"
+        if value < 100
+        else f"{value:.0f} ms"
+    )
+
+
+def _times(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}x" if value < 100 else f"{value:.0f}x"
+
+
+def _megabytes(value: int | None) -> str:
+    return "-" if value is None else f"{value / 1e6:.1f} MB" if value < 1e8 else f"{value / 1e6:.0f} MB"
+
+
+def _source(content: dict[str, Any]) -> str:
+    return f"\n{plot.source(content)}; `{' '.join(content['command'])}`\n"
+
+
+def speed(content: dict[str, Any]) -> str:
+    """The large sizes: time, ratios, memory."""
+    body = [
+        (
+            f"`{line.op}` {line.shape}",
+            _ms(line.eager_ms),
+            _ms(line.compile_ms),
+            _ms(line.ms),
+            _times(line.over_eager),
+            _times(line.over_compile),
+            _megabytes(line.eager_peak_bytes),
+            _megabytes(line.peak_bytes),
+        )
+        for line in plot.main_lines(content)
+        if line.size != "small" and line.over_eager is not None
+    ]
+    names = ("", "eager", "compile", "gfl_ops", "over eager", "over compile", "eager's memory", "gfl_ops'")
+    return table(names, body) + _source(content)
+
+
+def small(content: dict[str, Any]) -> str:
+    """The small sizes: how many times faster than eager."""
+    lines: dict[str, dict[str, Line]] = {}
+    for line in plot.main_lines(content):
+        if line.size == "small":
+            lines.setdefault(line.op, {})[re.split(r"[x ]", line.shape)[0]] = line
+    counts = ("8", "64", "512")
+    body = [
+        (f"`{op}`", *(_times(found[n].over_eager) for n in counts))
+        for op, found in lines.items()
+        if set(counts) <= set(found)
+    ]
+    return table(("rows", *counts), body) + _source(content)
+
+
+def targets(content: dict[str, Any]) -> str:
+    """The design's targets beside what was measured."""
+    wanted = {(row.op, row.shape): row.targets for row in rows.table()}
+    body = []
+    for line in plot.main_lines(content):
+        words = report.verdicts(line, wanted.get((line.op, line.shape), {})) if line.size != "small" else []
+        measured = [_times(line.over_eager), _times(line.over_compile), report.cell(line.copies, 1)]
+        if words:
+            body.append((f"`{line.op}` {line.shape}", *measured, ", ".join(words)))
+    return table(("", "over eager", "over compile", "copies", "target"), body) + _source(content)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"speed": speed, "small": small, "targets": targets}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; fail where a table differs")
+    options = parser.parse_args()
+    stale = []
+    for name in PAGES:
+        path = ROOT / name
+        before = path.read_text()
+        after = of_text(before, read)
+        if after != before:
+            stale.append(name)
+            if not options.check:
+                path.write_text(after)
+    print("\n".join(f"{name}: {'differs' if options.check else 'written'}" for name in stale) or "all as they are")
+    sys.exit(bool(stale) and options.check)
+
+
+if __name__ == "__main__":
+    main()
