@@ -118,7 +118,8 @@ def map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, dict):
         return {name: map_tensors(change, item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(map_tensors(change, item) for item in value)
+        make = getattr(type(value), "_make", type(value))  # a named tuple takes its fields one by one
+        return make(map_tensors(change, item) for item in value)
     return value
 
 

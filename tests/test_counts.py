@@ -34,6 +34,8 @@ SIZE = (96, 128)  # of an image, in pixels
 
 def padded(made: Inputs) -> Inputs:
     """Targets of one size, as a graph is captured with them: a list is packed first, by four kernels of torch's."""
+    if "targets" not in made:
+        return made
     boxes, labels = (torch.stack([target[name] for target in made["targets"]]) for name in ("boxes", "labels"))
     return made | {"targets": PaddedTargets(boxes, labels)}
 
@@ -49,7 +51,7 @@ INPUTS: dict[str, Callable[[], Inputs]] = {
     "distribution_box_loss": lambda: inputs.edges(100),
     "decode_boxes": lambda: inputs.decode(100),
     "atss_assign": lambda: inputs.assignment(2, 5, SIZE),
-    "gfl_loss": lambda: padded(inputs.head(2, 5, 80, SIZE)),
+    "gfl_loss": lambda: inputs.head(2, 5, 80, SIZE),
     "multilevel_sigmoid_focal_loss": lambda: inputs.focal_maps(2, 40, SIZE),
     "nms": lambda: inputs.scored_boxes(300),
     "batched_nms": lambda: inputs.scored_boxes(300, 4),
@@ -112,7 +114,7 @@ def prepared(op: str, dtype: torch.dtype = torch.float32) -> Prepared:
     torch.manual_seed(0)
     call = columns.columns(("native",))[0].call(row, "cpu")
     assert call is not None
-    return Prepared(row, row.on(row.make(), "cpu", dtype), call)
+    return Prepared(row, row.on(padded(row.make()), "cpu", dtype), call)
 
 
 # ---- memory ----------------------------------------------------------------------------------------------
