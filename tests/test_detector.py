@@ -241,7 +241,7 @@ def test_autocast_and_half_models(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.slow  # inductor compiles a whole network, in minutes; so it does for one of the two
-@pytest.mark.parametrize(("name", "compiler"), zip(HEADS, ("inductor", "aot_eager"), strict=True))
+@pytest.mark.parametrize(("name", "compiler"), [*zip(HEADS, ("inductor", "aot_eager"), strict=True)])
 def test_compiled_models_train_and_detect_alike(name: str, compiler: str) -> None:
     torch.manual_seed(0)
     config = small(name, depth=18).from_scratch()
