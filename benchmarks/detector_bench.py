@@ -288,7 +288,7 @@ def main() -> None:
     options = parse()
     content: dict[str, Any] = {
         "kind": "detector_bench",
-        "command": ["detector_bench.py", *sys.argv[1:]],
+        "command": ["detector_bench.py", *(Path(word).name for word in sys.argv[1:])],
         "machine": machine.facts(options.device),
         "results": [],
     }

@@ -52,7 +52,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="what to measure (default: everything but the reference); naming compile compiles every size",
     )
     parser.add_argument("--quick", action="store_true", help="no torch.compile, and a third of the time for each row")
-    parser.add_argument("--seconds", type=float, help="time to spend on each row (default: 1)")
+    parser.add_argument("--seconds", type=float, help="time to spend on each row (default: 0.8)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results, as they come")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as a table")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the speed-ups, as SVG")
@@ -91,10 +91,10 @@ def chosen_columns(options: argparse.Namespace) -> list[columns.Column]:
 def run(options: argparse.Namespace) -> int:
     table, chosen = chosen_rows(options), chosen_columns(options)
     everywhere = options.backend is not None and "compile" in options.backend
-    seconds = options.seconds or (1 / 3 if options.quick else 1.0)
+    seconds = options.seconds or (0.3 if options.quick else 0.8)
     content: dict[str, Any] = {
         "kind": "loss_bench",
-        "command": ["loss_bench.py", *sys.argv[1:]],
+        "command": ["loss_bench.py", *(Path(word).name for word in sys.argv[1:])],  # without folders of this machine
         "machine": machine.facts(options.device),
         "results": [],
     }

@@ -21,7 +21,7 @@ from measure import BACKWARD
 from report import Line
 
 LABELS, BARS, VALUES = 300, 420, 110  # widths of a chart's three parts, in pixels
-ROW, BAR, TOP, BOTTOM = 22, 9, 58, 34
+ROW, BAR, TOP, BOTTOM = 22, 9, 58, 46
 COLORS = ("#2166ac", "#b2182b", "#878787")
 STYLE = "font-family='Helvetica, Arial, sans-serif' fill='#222'"
 

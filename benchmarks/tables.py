@@ -29,7 +29,7 @@ BLOCK = re.compile(r"(<!-- figures: (\w+) of (\S+) -->\n)(.*?)(<!-- end -->)", r
 
 def of_text(text: str, read: Callable[[str], dict[str, Any]]) -> str:
     """The page with its tables made anew."""
-    return BLOCK.sub(lambda found: found[1] + TABLES[found[2]](read(found[3])) + found[4], text)
+    return BLOCK.sub(lambda found: found[1] + TABLES[found[2]](read(found[3])) + found[5], text)
 
 
 def read(name: str) -> dict[str, Any]:

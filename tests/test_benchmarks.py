@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ import report
 import report_file
 import rows
 import stages
+import tables
 import timing
 
 BENCHMARKS = Path(rows.__file__).parent
@@ -233,6 +235,37 @@ def test_charts_are_well_formed(name: str, small_run: tuple[Path, str]) -> None:
     for shape in root.iter("{http://www.w3.org/2000/svg}rect"):
         if shape.attrib["width"] != "100%":
             assert 0 <= float(shape.attrib["x"]) + float(shape.attrib["width"]) <= width
+
+
+# ---- figures in README and docs --------------------------------------------------------------------------
+
+ROOT = BENCHMARKS.parent
+
+
+@pytest.mark.parametrize("page", tables.PAGES)
+def test_figures_are_those_of_committed_results(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert tables.BLOCK.search(text)
+    assert tables.of_text(text, tables.read) == text, "python benchmarks/tables.py writes them"
+    outside = tables.BLOCK.sub("", text)
+    assert not re.findall(r"^\|.*\d ?(?:x|ms|times|GB/s|images/s) *\|.*$", outside, re.MULTILINE)
+
+
+def test_a_changed_figure_is_noticed() -> None:
+    text = (ROOT / "README.md").read_text()
+    block = tables.BLOCK.search(text)
+    assert block is not None
+    place = block.start(4) + re.search(r"\d\.\d+ ms", block[4]).start()  # type: ignore[union-attr]
+    changed = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
+    assert tables.of_text(changed, tables.read) == text != changed
+
+
+@pytest.mark.parametrize("path", sorted((BENCHMARKS / "results").glob("*.json")), ids=lambda path: path.name)
+def test_results_say_where_they_come_from(path: Path) -> None:
+    content = json.loads(path.read_text())
+    facts = content.get("machine") or content["stages"]["facts"]["result"]
+    assert {"commit", "date", "torch", "python", "processor", "threads"} <= set(facts)
+    assert not facts["commit"].endswith("+"), "measured with files that no commit has"
 
 
 # ---- the stage runner ------------------------------------------------------------------------------------
