@@ -219,3 +219,18 @@ def test_halves_of_the_head_train_and_detect(name: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     (found,) = model.eval()([torch.rand(3, 60, 80)])
     assert set(found) == {"boxes", "scores", "labels"}
+
+
+def test_frames_of_a_video(trained: Path, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (96, 64))
+    for _ in range(5):
+        writer.write(np.full((64, 96, 3), 90, dtype=np.uint8))
+    writer.release()
+    weights = ["--weights", trained / "checkpoints" / "last.safetensors"]
+    gfl("predict", "film.avi", "--every", 2, "--out", "frames", *weights, folder=tmp_path)
+    names = {path.name for path in (tmp_path / "frames").iterdir()}
+    assert names == {"film_000000.png", "film_000002.png", "film_000004.png"}
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    refused = gfl("predict", "bad.mp4", "--json", *weights, folder=tmp_path, status=2)
+    assert refused.stderr.rstrip().endswith("bad.mp4: cannot be read as a video")
