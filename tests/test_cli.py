@@ -185,6 +185,12 @@ def test_models_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert "quality_focal_loss" in capsys.readouterr().out
 
 
+def test_speed_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "speed", "--short-side", "64", "--batch-size", "1", "--repeat", "1", "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["train_images_per_s"] > 0 and measured["infer_images_per_s"] > 0 and measured["height"] == 64
+
+
 def test_ablation_prints_its_table(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
