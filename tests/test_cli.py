@@ -20,6 +20,7 @@ pytest.importorskip("tqdm")
 pytest.importorskip("pycocotools")
 pytest.importorskip("matplotlib")
 from PIL import Image
+from test_data import bccd
 
 from gfl_ops.cli import main
 from gfl_ops.cli.bench import ablation_configs
@@ -29,12 +30,12 @@ from gfl_ops.detector.data import SyntheticScenes
 SHORT = ["--iterations", "2", "--batch-size", "2", "--short-side", "64", "--threads", "1", "--log-every", "1"]
 
 
-def gfl(*arguments: object, folder: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+def gfl(*arguments: object, folder: Path, status: int = 0, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Through the console script beside this Python, or as a module where the package is not installed."""
     script = shutil.which("gfl", path=str(Path(sys.executable).parent))
     command = [script] if script is not None else [sys.executable, "-m", "gfl_ops.cli"]
     done = subprocess.run(
-        [*command, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+        [*command, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=timeout, check=False
     )
     assert done.returncode == status, f"{done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert "Traceback" not in done.stderr
@@ -142,6 +143,14 @@ def test_two_processes_start_anew_after_one_is_killed(folder: Path, tmp_path: Pa
     arguments = ["-m", "gfl_ops.cli", "eval", weights, "--data", folder / "shapes", "--json"]
     shared, _ = torchrun(*arguments, folder=tmp_path).communicate(timeout=300)
     assert json.loads(shared) == json.loads(alone.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1600)
+def test_blood_cells_are_learned_from_scratch(tmp_path: Path) -> None:
+    """A tenth of the recipe: white cells are found, red ones mostly, platelets begin to be."""
+    done = gfl("train", "--data", bccd(), "--iterations", 200, "--out", "run", "--json", folder=tmp_path, timeout=1500)
+    assert json.loads(done.stdout)["metrics"]["AP50"] >= 0.5
 
 
 WRONG: dict[str, tuple[list[str], str]] = {
