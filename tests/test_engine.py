@@ -69,11 +69,13 @@ def test_two_processes_train_as_one_with_the_joined_batch(tmp_path: Path) -> Non
     assert moved > 50
 
 
-def run(tmp_path: Path, **changes: object) -> engine.TrainResult:
+def run(tmp_path: Path, config: detector.ModelConfig | None = None, **changes: object) -> engine.TrainResult:
     options = engine.TrainOptions(tmp_path, **{"log_every": 2, **changes})  # type: ignore[arg-type]
-    return engine.train(
-        tiny(), scenes(), options, CPU, quiet=True, evaluate=lambda model: {"AP": 0.5, "AP50": 1, "AP75": 0}
-    )
+
+    def figures(model: detector.Detector) -> dict[str, float]:
+        return {"AP": 0.5, "AP50": 1.0, "AP75": 0.0}
+
+    return engine.train(config or tiny(), scenes(), options, CPU, quiet=True, evaluate=figures)
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
@@ -121,7 +123,10 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path: Path) -> 
     [{"precision": "bf16"}, {"precision": "fp16"}, {"accumulate": 2, "channels_last": False}, {"clip_norm": 0.1}],
 )
 def test_options_train(tmp_path: Path, changes: dict[str, object]) -> None:
-    result = run(tmp_path, iterations=3, **changes)
+    # Not smaller: torch 2.13's bfloat16 convolution with stride 2 of a map of one pixel reads memory that nobody wrote
+    # when it computes the weight's gradient on a CPU.
+    config = replace(tiny(), input=detector.InputConfig(160, 200))
+    result = run(tmp_path, config, iterations=3, **changes)
     assert all(x.isfinite().all() for x in result.model.state_dict().values())
 
 

@@ -197,6 +197,7 @@ def _show(result: Evaluation, model: Any, val: DetectionData, out: Path, options
         from ..detector.report import write_report
 
         written["report"] = str(write_report(out, result, model, val))
+        written["picture"] = str(out / "report" / "predictions.png")
     if options.json:
         common.print_json({"run": str(out), **result.as_json(), "files": written})
         return

@@ -105,9 +105,11 @@ def _padded(field: Tensor, count: int) -> Tensor:
 def _ground(scenes: list[Scene], device: torch.device) -> Tensor:
     """(B, 3, H, W) float."""
     height, width = size = scenes[0].size
-    canvas = torch.stack([scene.ground.color for scene in scenes]).to(device)[:, :, None, None].repeat(1, 1, *size)
+    noise = torch.stack([scene.ground.color for scene in scenes]).to(device)[:, :, None, None]
     for octaves in zip(*(scene.ground.octaves for scene in scenes), strict=True):
-        canvas += functional.interpolate(torch.stack(octaves).to(device), size=size, mode="bilinear")
+        finer = torch.stack(octaves).to(device)
+        noise = functional.interpolate(noise, size=finer.shape[-2:], mode="bilinear") + finer
+    canvas = functional.interpolate(noise, size=size, mode="bilinear")
     light = torch.stack([scene.ground.light for scene in scenes]).to(device)[:, :, None, None]
     down = torch.linspace(-1, 1, height, device=device)[:, None]
     right = torch.linspace(-1, 1, width, device=device)

@@ -131,10 +131,10 @@ def _draw_scene(generator: np.random.Generator, size: tuple[int, int]) -> Scene:
 
 
 def _draw_sides(generator: np.random.Generator, image: tuple[int, int]) -> list[float]:
-    """Of some objects' longer sides: as many between 8 and 16 pixels as between 80 and 160."""
+    """Of some objects' longer sides: one in twelve between 8 and 16 pixels, one in three between 80 and 160."""
     count = int(np.clip(generator.poisson(5), 1, 12))
     low, high = math.log(_SMALLEST), math.log(_LARGEST * min(image))
-    return [math.exp(x) for x in generator.uniform(low, high, count)]
+    return [math.exp(low + (high - low) * x**0.6) for x in generator.random(count)]
 
 
 def _draw_object(generator: np.random.Generator, image: tuple[int, int], kind: int, side: float) -> dict[str, Any]:

@@ -119,8 +119,9 @@ class _Run:
             for part in range(options.accumulate):
                 batch = next(batches)
                 last = part == options.accumulate - 1
-                with _no_sync(forward, not last), _autocast(options, device):
-                    losses = forward(batch.images, batch.targets, short_sides=batch.short_sides)
+                with _no_sync(forward, not last):
+                    with _autocast(options, device):
+                        losses = forward(batch.images, batch.targets, short_sides=batch.short_sides)
                     loss = torch.stack(list(losses.values())).sum()
                     self.scaler.scale(loss / options.accumulate).backward()
                 guard.watch(self.iteration, losses, batch)

@@ -23,7 +23,8 @@ __all__ = ["draw", "write_report"]
 
 _GRID = 12  # images with their detections
 _COLUMNS = 3
-_TILE = 480
+_TILE = 480  # pixels of an image's longer side
+_GAP = 6
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -71,10 +72,12 @@ def predictions_grid(path: Path, model: Detector, data: DetectionData) -> None:
         tile = draw(sample.image, found, data.classes, model=model if edges else None, truth=sample.boxes)
         tile.thumbnail((_TILE, _TILE))
         tiles.append(tile)
-    lines = -(-len(tiles) // _COLUMNS)
-    grid = Image.new("RGB", (_COLUMNS * (_TILE + 6), max(lines, 1) * (_TILE + 6)), "white")
-    for i, tile in enumerate(tiles):
-        grid.paste(tile, (i % _COLUMNS * (_TILE + 6) + 3, i // _COLUMNS * (_TILE + 6) + 3))
+    lines = [tiles[i : i + _COLUMNS] for i in range(0, len(tiles), _COLUMNS)]
+    heights = [max(tile.height for tile in line) + _GAP for line in lines]
+    grid = Image.new("RGB", (_COLUMNS * (_TILE + _GAP), max(sum(heights), 1)), "white")
+    for row, line in enumerate(lines):
+        for column, tile in enumerate(line):
+            grid.paste(tile, (column * (_TILE + _GAP), sum(heights[:row])))
     grid.save(path)
 
 
