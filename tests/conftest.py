@@ -27,9 +27,10 @@ BACKENDS = [
 ]
 TRITON = ("triton", "triton_cuda")
 GPU = ("cuda", "triton_cuda")
-# The rows that a plain run has on Triton, where they are not the typical ones: all values, and nothing twice.
+# The rows that a plain run has on Triton where they are not the typical ones; parity has other dtypes than float32.
 PLAIN_ON_TRITON: dict[str, list[str]] = {
     "test_parity": KINDS_OF_ARGUMENTS + TYPICAL,
+    "test_opcheck": KINDS_OF_ARGUMENTS,
     "test_compile": [],  # test_compile_as_one_graph has the same graphs
     "test_autocast_changes_nothing": [],
 }
@@ -117,6 +118,12 @@ def _has_no_triton(item: pytest.Item) -> bool:
 
 
 def _is_long_on_triton(item: pytest.Item) -> bool:
-    case = _params(item).get("case")
-    plain = PLAIN_ON_TRITON.get(getattr(item, "originalname", ""), TYPICAL)
-    return _params(item).get("backend") in TRITON and isinstance(case, Case) and case.id not in plain
+    params, name = _params(item), getattr(item, "originalname", "")
+    if params.get("backend") not in TRITON:
+        return False
+    case, dtype = params.get("case"), params.get("dtype", params.get("pred_dtype", torch.float32))
+    if dtype != torch.float32 and name != "test_parity":
+        return True
+    usual = dtype in (torch.float32, torch.bfloat16)
+    plain = PLAIN_ON_TRITON.get(name, TYPICAL) if usual else TYPICAL
+    return isinstance(case, Case) and case.id not in plain

@@ -16,11 +16,11 @@ from torch import Tensor
 from .. import _autograd
 from .._reduce import ELEMENTS, Reduction
 from . import _triton
-from ._class_loss import ARGUMENTS
+from ._class_loss import ARGUMENTS, QUALITY_FOCAL_PROBABILITY
 from ._triton import effective_scale, number
 from ._triton_math.class_loss import dense, negative, positive
 
-_TILE = 1024  # elements; half of that in float64
+_TILE = 1024  # elements; half of that where each takes many registers: float64, probabilities in float32
 
 
 @triton.jit
@@ -115,12 +115,13 @@ def class_loss_kernel(
         tl.store(partials + tl.program_id(0), tl.sum(total))
 
 
-def block_of(cols: int, value_bytes: int) -> tuple[int, int]:
+def block_of(cols: int, value_bytes: int, formula: int) -> tuple[int, int]:
     """Rows and columns of a chunk: 16 to 64 bytes of a row, whatever leaves the fewest columns empty."""
     widths = [width // value_bytes for width in (64, 32, 16)]
     width = min(widths, key=lambda width: _triton.cdiv(cols, width) * width)
     width = min(width, _triton.power_of_two(max(cols, 1)))
-    return (_TILE if value_bytes < 8 else _TILE // 2) // width, width
+    heavy = value_bytes == 8 or (value_bytes == 4 and formula == QUALITY_FOCAL_PROBABILITY)
+    return (_TILE // 2 if heavy else _TILE) // width, width
 
 
 def _strides(matrix: Tensor | None) -> tuple[int, int]:
@@ -151,7 +152,7 @@ def _run(
     alpha: float,
 ) -> None:
     rows, cols = pred.shape
-    block_rows, block_cols = block_of(cols, pred.element_size())
+    block_rows, block_cols = block_of(cols, pred.element_size(), formula)
     _triton.launch_loss(
         class_loss_kernel,
         pred,

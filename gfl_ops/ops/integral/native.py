@@ -78,13 +78,17 @@ def _backward(grad_output: Tensor, pred: Tensor, statistics: Tensor, bin_values:
 
 
 def register_ops(
-    name: str, forward: Callable[..., Any], backward: Callable[..., Tensor]
+    name: str, forward: Callable[..., Any], backward: Callable[..., Tensor], *, keeps: bool
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`keeps` says that the forward leaves statistics where the backward will want them."""
     return (
         register(
             f"{name}_forward(Tensor pred, Tensor? bin_values, SymInt bins, bool keep) -> (Tensor, Tensor)",
             forward,
-            lambda pred, bin_values, bins, keep: (output_like(pred), statistics_like(pred, bins, keep)),
+            lambda pred, bin_values, bins, keep: (
+                output_like(pred),
+                statistics_like(pred, bins, keep and keeps),
+            ),
         ),
         register(
             f"{name}_backward(Tensor grad_output, Tensor pred, Tensor statistics, Tensor? bin_values, SymInt bins) "
@@ -118,7 +122,7 @@ def fused_integral(forward_op: Callable[..., Any], backward_op: Callable[..., An
     return integral
 
 
-_integral = fused_integral(*register_ops("integral", _forward, _backward))
+_integral = fused_integral(*register_ops("integral", _forward, _backward, keeps=True))
 
 
 def integral(

@@ -120,7 +120,7 @@ def _run(pred: Tensor, bin_values: Tensor | None, bins: int, result: Tensor, gra
 def _forward(pred: Tensor, bin_values: Tensor | None, bins: int, keep: bool) -> tuple[Tensor, Tensor]:
     output = native.output_like(pred)
     _run(native.readable(pred), bin_values, bins, output, None)
-    return output, native.statistics_like(pred, bins, keep)
+    return output, native.statistics_like(pred, bins, kept=False)
 
 
 def _backward(grad_output: Tensor, pred: Tensor, statistics: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
@@ -132,6 +132,6 @@ def _backward(grad_output: Tensor, pred: Tensor, statistics: Tensor, bin_values:
     return grad
 
 
-_integral = native.fused_integral(*native.register_ops("triton_integral", _forward, _backward))
+_integral = native.fused_integral(*native.register_ops("triton_integral", _forward, _backward, keeps=False))
 
 integral = functools.partial(native.integral, fused=_integral)
