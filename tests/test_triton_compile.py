@@ -51,4 +51,4 @@ def test_sizes_compile_nothing_anew() -> None:
         for kernel, (launches, compilations) in kernels.items():
             print(f"{call}: {kernel} {launches} launches, {compilations} compilations")
             assert compilations <= 3 * launches, (call, kernel)
-    assert all(kernels[min(kernels)][1] > 0 for kernels in found.values())
+        assert any(compilations > 0 for _, compilations in kernels.values()), call
