@@ -106,7 +106,7 @@ def _bench(name: str, limit: float, *arguments: str) -> Stage:
 
 
 def table(force_build: bool) -> list[Stage]:
-    pytest_words = ("-m", "gpu and not slow", "-q", "-p", "no:cacheprovider", "--maxfail=20")
+    pytest_words = ("-m", "gpu and not slow and not exhaustive", "-q", "-p", "no:cacheprovider", "--maxfail=20")
     pytest_words += ("--continue-on-collection-errors",)
     no_caching = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # or a read beyond one tensor lands in another
     refused = ("Device not supported", "LibraryNotLoaded", "ERR_NVGPUCTRPERM", "driver resource was unavailable")

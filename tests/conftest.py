@@ -102,7 +102,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not (_is_large_on_host_cuda(item) or _has_no_triton(item))]
     for item in items:
         if _is_long_on_triton(item):
-            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.exhaustive)
 
 
 def _params(item: pytest.Item) -> dict[str, Any]:

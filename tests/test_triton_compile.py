@@ -1,6 +1,6 @@
 """The Triton kernels compiled for real GPUs, read where there is none: registers, local memory, wide accesses.
 
-`pytest -s tests/test_triton_compile.py` prints the tables; with `-m "slow or not slow"`, those of every kernel.
+`pytest -s tests/test_triton_compile.py` prints the tables; with `-m "exhaustive or not exhaustive"`, those of every kernel.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def test_the_usual_kernels() -> None:
     check(triton_compile.run("kernels", "90", "float32,bfloat16", ",".join(triton_compile.QUICK)))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", triton_compile.ALL)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_kernel(architecture: int, dtype: str) -> None:
