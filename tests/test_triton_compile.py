@@ -1,6 +1,6 @@
 """The Triton kernels compiled for real GPUs, read where there is none: registers, local memory, wide accesses.
 
-`pytest -s tests/test_triton_compile.py` prints the tables; with `-m "exhaustive or not exhaustive"`, those of every kernel.
+`pytest -s tests/test_triton_compile.py` prints the tables; with `-m exhaustive`, those of every kernel.
 """
 
 from __future__ import annotations
