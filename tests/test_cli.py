@@ -148,6 +148,14 @@ def test_two_processes_start_anew_after_one_is_killed(folder: Path, tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.skipif("GFL_BCCD" not in os.environ, reason="trains for minutes; GFL_BCCD names the folder of blood cells")
 @pytest.mark.timeout(1600)
+def test_the_lite_model_learns_scenes_in_three_minutes(tmp_path: Path) -> None:
+    """On two cores; two fifths of the recipe."""
+    done = gfl("train", "--iterations", 400, "--out", "run", "--json", folder=tmp_path, timeout=1500)
+    assert json.loads(done.stdout)["metrics"]["AP50"] >= 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1600)
 def test_blood_cells_are_learned_from_scratch(tmp_path: Path) -> None:
     """A fifth of the recipe: white cells are found, red ones mostly, platelets begin to be."""
     done = gfl("train", "--data", bccd(), "--iterations", 200, "--out", "run", "--json", folder=tmp_path, timeout=1500)
