@@ -19,9 +19,10 @@ __device__ __forceinline__ Box<T> load_box(const T* boxes, int64_t i) {
   return {corners[0], corners[1], corners[2], corners[3]};
 }
 
-// 64 rows by 256 columns at a time; a thread has one row and one word of columns, which its warp shares.
+// 64 rows by 256 columns at a time; a thread has one row and one word of columns, which its warp shares. In double the
+// compiler would rather spill than go beyond 64 registers: asked for fewer blocks, it does neither.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 3 : 4)
     mask_kernel(const SortedBoxes<T> boxes, const Suppression op, const int64_t first) {
   __align__(16) __shared__ T columns[4 * kThreads];
   __shared__ T areas[kThreads];
