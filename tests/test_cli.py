@@ -146,7 +146,6 @@ def test_two_processes_start_anew_after_one_is_killed(folder: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("GFL_BCCD" not in os.environ, reason="trains for minutes; GFL_BCCD names the folder of blood cells")
 @pytest.mark.timeout(1600)
 def test_the_lite_model_learns_scenes_in_three_minutes(tmp_path: Path) -> None:
     """On two cores; two fifths of the recipe."""
@@ -155,6 +154,7 @@ def test_the_lite_model_learns_scenes_in_three_minutes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("GFL_BCCD" not in os.environ, reason="trains for minutes; GFL_BCCD names the folder of blood cells")
 @pytest.mark.timeout(1600)
 def test_blood_cells_are_learned_from_scratch(tmp_path: Path) -> None:
     """A fifth of the recipe: white cells are found, red ones mostly, platelets begin to be."""
