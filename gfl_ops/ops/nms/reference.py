@@ -47,6 +47,8 @@ def nms_padded(
     max_output: int,
     criterion: str = "iou",
 ) -> tuple[Tensor, Tensor]:
+    if boxes.is_meta:  # sizes are all there is to know
+        return boxes.new_empty(max_output, dtype=torch.int64), boxes.new_empty((), dtype=torch.int64)
     kept = nms(boxes, scores, iou_threshold, idxs, criterion=criterion)[:max_output]
     keep = kept.new_full((max_output,), -1)
     keep[: len(kept)] = kept
