@@ -56,7 +56,7 @@ _MODELS = (
         published=_on_coco(45.9, "gfl_x101-32x4d_fpn_ms-2x_coco"),
     ),
     ModelConfig("atss_r50_fpn", _R50, ATSSHeadConfig(), published=_on_coco(39.4, "atss_r50_fpn_1x_coco")),
-    # For CPUs, from scratch: nothing is frozen, half of ResNet's width, and a recipe that aims at ten minutes on two cores.
+    # For CPUs, from scratch: nothing is frozen, half of ResNet's width, a recipe that aims at ten minutes on two cores.
     ModelConfig(
         "gfl_r18_fpn_lite",
         ResNetConfig(18, base_channels=32, frozen_stages=-1, norm_eval=False),
