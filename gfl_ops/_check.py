@@ -91,6 +91,13 @@ def number(op: str, name: str, value: Any, least: float, most: float = float("in
     if not least <= value <= most or value == float("inf"):
         limits = f"at least {least:g}" if most == float("inf") else f"in [{least:g}, {most:g}]"
         raise ValueError(f"{op}: {name} must be {limits} and finite, got {value}")
+    not_huge(op, name, value)
+
+
+def not_huge(op: str, name: str, value: Any) -> None:
+    """torch takes no int beyond 64 bits, and a float does not hold each."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{op}: {name} must be a float or an int of 64 bits, got an int of {value.bit_length()}")
 
 
 def whole(op: str, name: str, value: Any, least: int) -> None:

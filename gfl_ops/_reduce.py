@@ -42,6 +42,8 @@ def check(op: str, reduction: str, avg_factor: float | Tensor | None, pred: Tens
             _check.same_device(op, "avg_factor", avg_factor, pred)
     elif not isinstance(avg_factor, numbers.Real):
         raise TypeError(f"{op}: avg_factor must be a number or a tensor, got {type(avg_factor).__name__}")
+    else:
+        _check.not_huge(op, "avg_factor", avg_factor)
 
 
 def for_kernel(

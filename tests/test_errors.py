@@ -253,6 +253,7 @@ bad("iou_loss", ValueError, r"transform 'log' .* got kind 'giou'", transform="lo
 bad("iou_loss", ValueError, r"eps_rule must be one of 'floor', .* got 'max'", eps_rule="max")
 bad("iou_loss", ValueError, r"eps_rule 'add' .* got kind 'ciou'", kind="ciou", eps_rule="add")
 bad("giou_loss", ValueError, r"eps_rule must be one of 'floor', .* got 'max'", eps_rule="max")
+bad("giou_loss", ValueError, r"avg_factor must be .* an int of 64 bits, got an int of 71", avg_factor=2**70)
 
 bad("box_iou", ValueError, r"a must be \(N, 4\), got \(4,\)", a=tensor(4))
 bad("box_iou", ValueError, r"b must be \(N, 4\), got \(3, 3\)", b=tensor(3, 3))
@@ -322,6 +323,8 @@ bad(
 )
 bad("decode_boxes", ValueError, r"stride must be .* got 0", stride=0)
 bad("decode_boxes", TypeError, r"stride must be .* got str", stride="8")
+bad("decode_boxes", ValueError, r"stride must be .* an int of 64 bits, got an int of 71", stride=2**70)
+bad("decode_boxes", ValueError, r"max_shape must be .* an int of 64 bits, got an int of 1329", max_shape=(10**400, 8))
 bad("decode_boxes", ValueError, r"stride must be a number or \(\.\.\.\) = \(6,\), got \(5,\)", stride=tensor(5))
 bad("decode_boxes", ValueError, r"stride must be .* one value for maps, got \(2,\)", stride=tensor(2), **MAPS)
 bad("decode_boxes", ValueError, r"max_shape must be \(height, width\), got 8", max_shape=8)
