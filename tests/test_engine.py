@@ -18,10 +18,12 @@ pytest.importorskip("PIL")
 pytest.importorskip("tqdm")
 pytest.importorskip("safetensors")
 
+from gpu import needs_gpu
 from train_probe import ITERATIONS, scenes, tiny
 
 from gfl_ops import detector
-from gfl_ops.detector import engine
+from gfl_ops.detector import data, engine
+from gfl_ops.detector.data.loader import collate
 from gfl_ops.detector.engine.schedule import learning_rate_factor
 
 PROBE = Path(__file__).with_name("train_probe.py")
@@ -130,6 +132,83 @@ def test_options_train(tmp_path: Path, changes: dict[str, object]) -> None:
     assert all(x.isfinite().all() for x in result.model.state_dict().values())
 
 
+def batches(*short_sides: int | None) -> list[data.Batch]:
+    """One of four landscape images for each short side, resized to it."""
+    wide = [sample for sample in scenes() if sample.image.shape[2] > sample.image.shape[1]]
+    made = [collate([wide[(i + j) % len(wide)] for j in range(4)]) for i in range(len(short_sides))]
+    return [
+        batch if side is None else batch._replace(short_sides=[side] * 4)
+        for batch, side in zip(made, short_sides, strict=True)
+    ]
+
+
+def stepped(step: engine.EagerStep | engine.GraphedStep, parts: list[data.Batch]) -> list[dict[str, torch.Tensor]]:
+    losses: list[dict[str, torch.Tensor]] = []
+    for i, batch in enumerate(parts):
+        step([batch], 1e-3 / (i + 1), lambda loss, _: losses.append({k: v.detach().clone() for k, v in loss.items()}))
+    return losses
+
+
+def both_steps(
+    head: detector.HeadConfig, device: str, **graphed: object
+) -> tuple[engine.EagerStep, engine.GraphedStep]:
+    """Of one model with the same weights, each with its own optimizer."""
+    config = replace(tiny(), head=head, input=detector.InputConfig(64, 96))
+    models = [detector.Detector(config, 12).to(device, torch.float64) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    options = engine.TrainOptions(Path())
+    eager, taped = (engine.build_optimizer(x, config.recipe, 1e-3) for x in models)
+    scaler = torch.amp.GradScaler(device, enabled=False)
+    return (
+        engine.EagerStep(models[0].train(), eager, scaler, 1.0, options),
+        engine.GraphedStep(models[1].train(), taped, 1.0, options, **graphed),  # type: ignore[arg-type]
+    )
+
+
+ATSS = detector.ATSSHeadConfig(feat_channels=16, stacked_convs=1, norm_groups=4, strides=tiny().head.strides)
+heads = pytest.mark.parametrize("head", [tiny().head, ATSS], ids=["gfl", "atss"])
+
+
+@heads
+def test_a_step_on_fixed_buffers_is_a_step(head: detector.HeadConfig) -> None:
+    """What is captured on a GPU, run as it stands: the buffers, their padding and the optimiser."""
+    eager, graphed = both_steps(head, "cpu", record=lambda work: work)
+    parts = batches(*[None] * 6)
+    for mine, theirs in zip(stepped(graphed, parts), stepped(eager, parts), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-9)
+    assert graphed.captures == 1
+    for mine, expected in zip(graphed.model.parameters(), eager.forward.parameters(), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_larger_batch_is_captured_anew() -> None:
+    _, graphed = both_steps(tiny().head, "cpu", record=lambda work: work)
+    losses = stepped(graphed, batches(*[48] * 5, *[96] * 4, 48))
+    assert graphed.captures == 2 and all(x.isfinite() for loss in losses for x in loss.values())
+
+
+@pytest.mark.gpu
+@heads
+def test_a_captured_step_is_a_step(head: detector.HeadConfig) -> None:
+    needs_gpu()
+    eager, graphed = both_steps(head, "cuda")
+    parts = batches(*[None] * 8)
+    for mine, theirs in zip(stepped(graphed, parts), stepped(eager, parts), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+    assert graphed.captures == 1
+
+
+@pytest.mark.gpu
+def test_a_run_of_captured_steps_goes_on(tmp_path: Path) -> None:
+    needs_gpu()
+    ranks = engine.Ranks(0, 1, torch.device("cuda", 0))
+    options = engine.TrainOptions(tmp_path, cuda_graph=True, iterations=12, resume=True, checkpoint_every=6)
+    for _ in range(2):
+        result = engine.train(tiny(), scenes(), options, ranks, quiet=True)
+        assert result.iteration == 12 and all(x.isfinite().all() for x in result.model.state_dict().values())
+        engine.Checkpoints(tmp_path).paths()[0].unlink()  # the second goes on from the one before it
+
+
 def test_the_average_is_one(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 2)
     average = engine.Average(model, 0.5)
@@ -158,6 +237,7 @@ WRONG = {
     "both": ({"iterations": 3, "epochs": 3}, "iterations and epochs must not both be given"),
     "rate": ({"learning_rate": -1.0}, "learning_rate must be positive, got -1"),
     "keep": ({"keep": 0}, "keep must be at least 1, got 0"),
+    "graph": ({"cuda_graph": True}, "cuda_graph must be off where there is no CUDA device, got cpu"),
     "precision": ({"precision": "fp8"}, "precision must be fp32, bf16 or fp16, got 'fp8'"),
 }
 

@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop", action="store_true", default=None, help="crop at random")
     parser.add_argument("--no-channels-last", action="store_true", help="the other memory format")
     parser.add_argument("--sync-bn", action="store_true", help="batch statistics over all processes (GPUs)")
+    parser.add_argument("--cuda-graph", action="store_true", help="the whole step as one launch (one GPU, small model)")
     common.add_input(parser)
     parser.add_argument("--seed", type=common.natural, default=0)
     common.add_device(parser)
@@ -118,6 +119,7 @@ def run_options(options: argparse.Namespace, out: Path) -> TrainOptions:
         crop=options.crop,
         channels_last=not options.no_channels_last,
         sync_batchnorm=options.sync_bn,
+        cuda_graph=options.cuda_graph,
         evaluate_every=options.eval_every,
         checkpoint_every=options.checkpoint_every,
         keep=options.keep,

@@ -1,11 +1,26 @@
 """Training: one loop for one process or many, that stops and goes on bit for bit."""
 
 from .checkpoints import Checkpoints
+from .graphed import GraphedStep
 from .guard import NotFinite
 from .logs import RunLog
 from .loop import TrainResult, train
-from .optim import Average
+from .optim import Average, build_optimizer
 from .options import TrainOptions
 from .ranks import Ranks, connect
+from .step import EagerStep
 
-__all__ = ["Average", "Checkpoints", "NotFinite", "Ranks", "RunLog", "TrainOptions", "TrainResult", "connect", "train"]
+__all__ = [
+    "Average",
+    "Checkpoints",
+    "EagerStep",
+    "GraphedStep",
+    "NotFinite",
+    "Ranks",
+    "RunLog",
+    "TrainOptions",
+    "TrainResult",
+    "build_optimizer",
+    "connect",
+    "train",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,14 +14,15 @@ from ..config import ModelConfig
 from ..data import Augment, Batch, DetectionData, EpochBatches, training_loader
 from ..model import Detector
 from .checkpoints import Checkpoints, write_json
+from .graphed import GraphedStep
 from .guard import FiniteGuard
 from .logs import RunLog
 from .optim import Average, build_optimizer
 from .options import TrainOptions
 from .ranks import Ranks
 from .schedule import learning_rate_factor, total_iterations
+from .step import EagerStep
 
-_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Evaluate = Callable[[Detector], dict[str, float]]
 
 
@@ -58,7 +58,7 @@ def train(
         quiet: no progress bar.
     """
     recipe = options.recipe(config)
-    options.check(recipe, ranks.world_size)
+    options.check(recipe, ranks)
     config = replace(config, recipe=recipe)
     torch.manual_seed(options.seed)
     model = Detector(config, len(data.classes))
@@ -103,40 +103,28 @@ class _Run:
 
     def fit(self, evaluate: Evaluate | None) -> None:
         self._begin()
-        options, device = self.options, self.ranks.device
-        forward = _distributed(self.model, self.ranks)
+        options = self.options
+        step = self._step()
         guard = FiniteGuard(options.out, self.ranks.rank)
         batches = self._loader()
         log = RunLog(options.out, self.total, self.iteration, quiet=self.quiet or not self.ranks.is_main)
         sums = _Sums()
+
+        def seen(losses: dict[str, Tensor], batch: Batch) -> None:
+            guard.watch(self.iteration, losses, batch)
+            sums.add(losses)
+
         while self.iteration < self.total:
             factor = learning_rate_factor(self.recipe, self.iteration, self.iterations_per_epoch)
             rate = self.recipe.learning_rate * factor
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
             self.model.train()
-            self.optimizer.zero_grad(set_to_none=True)
-            for part in range(options.accumulate):
-                batch = next(batches)
-                last = part == options.accumulate - 1
-                with _no_sync(forward, not last):
-                    with _autocast(options, device):
-                        losses = forward(batch.images, batch.targets, short_sides=batch.short_sides)
-                    loss = torch.stack(list(losses.values())).sum()
-                    self.scaler.scale(loss / options.accumulate).backward()
-                guard.watch(self.iteration, losses, batch)
-                sums.add(losses)
-                if not last:
-                    log.images += len(batch.images) * self.ranks.world_size
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm or float("inf"))
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            parts = [next(batches) for _ in range(options.accumulate)]
+            norm = step(parts, rate, seen)
             if self.average is not None:
                 self.average.update(self.model, self.iteration)
 
             self.iteration += 1
-            log.step(len(batch.images) * self.ranks.world_size)
+            log.step(sum(len(batch.images) for batch in parts) * self.ranks.world_size)
             done = self.iteration == self.total
             if self.ranks.is_main and (done or self.iteration % options.log_every == 0):
                 log.train(self.iteration, {"lr": rate, **sums.take(), "grad_norm": float(norm)})
@@ -164,6 +152,12 @@ class _Run:
         if self.ranks.is_main:
             about = {"model": self.config.name, "classes": list(self.data.classes), "recipe": asdict(self.recipe)}
             write_json(self.options.out / "run.json", {**about, "options": self.options.as_json()})
+
+    def _step(self) -> EagerStep | GraphedStep:
+        clip_norm = self.recipe.clip_norm
+        if self.options.cuda_graph:
+            return GraphedStep(self.model, self.optimizer, clip_norm, self.options)
+        return EagerStep(_distributed(self.model, self.ranks), self.optimizer, self.scaler, clip_norm, self.options)
 
     def _loader(self) -> Iterator[Batch]:
         self.batches.start = self.iteration * self.options.accumulate
@@ -275,15 +269,6 @@ def _distributed(model: Detector, ranks: Ranks) -> nn.Module:
     if ranks.world_size == 1:
         return model
     return DistributedDataParallel(model, device_ids=[ranks.device] if ranks.device.type == "cuda" else None)
-
-
-def _no_sync(model: nn.Module, without: bool) -> contextlib.AbstractContextManager[Any]:
-    return model.no_sync() if without and isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
-
-
-def _autocast(options: TrainOptions, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    half = _HALF.get(options.precision)
-    return contextlib.nullcontext() if half is None else torch.autocast(device.type, half)
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..config import ModelConfig, Recipe
+from .ranks import Ranks
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -36,6 +37,8 @@ class TrainOptions:
     channels_last: bool = True
     """The memory format that convolutions are faster in, on CPUs as on GPUs."""
     sync_batchnorm: bool = False
+    cuda_graph: bool = False
+    """The whole step as one launch, on one GPU: for small models, whose time goes into launches."""
     evaluate_every: int | None = None
     """Iterations between evaluations; None evaluates once, at the end."""
     checkpoint_every: int = 500
@@ -61,8 +64,8 @@ class TrainOptions:
                 changes[name] = getattr(self, name)
         return replace(base, **changes)
 
-    def check(self, recipe: Recipe, world_size: int) -> None:
-        parts = world_size * self.accumulate
+    def check(self, recipe: Recipe, ranks: Ranks) -> None:
+        parts = ranks.world_size * self.accumulate
         if self.accumulate < 1 or recipe.batch_size < 1 or recipe.batch_size % parts:
             raise ValueError(
                 f"train: batch_size must be a multiple of processes x accumulate = {parts}, got {recipe.batch_size}"
@@ -77,6 +80,17 @@ class TrainOptions:
             raise ValueError(f"train: precision must be fp32, bf16 or fp16, got {self.precision!r}")
         if not recipe.learning_rate > 0:
             raise ValueError(f"train: learning_rate must be positive, got {recipe.learning_rate}")
+
+        if self.cuda_graph:
+            self._check_graph(ranks)
+
+    def _check_graph(self, ranks: Ranks) -> None:
+        if ranks.device.type != "cuda":
+            raise ValueError(f"train: cuda_graph must be off where there is no CUDA device, got {ranks.device.type}")
+        if ranks.world_size > 1 or self.accumulate > 1:
+            raise ValueError("train: cuda_graph takes one process that does not accumulate")
+        if self.precision == "fp16":
+            raise ValueError("train: cuda_graph takes fp32 and bf16; the loss scaling of fp16 waits for the device")
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "out": str(self.out)}

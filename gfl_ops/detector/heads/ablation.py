@@ -11,7 +11,7 @@ from gfl_ops._distributed import start_mean_over_ranks
 
 from ..config import AblationHeadConfig
 from .atss import ATSSHead, ATSSOutputs, centerness_target
-from .base import Target, anchor_points, rows
+from .base import Targets, anchor_points, rows
 
 
 class AblationHead(ATSSHead):
@@ -41,7 +41,7 @@ class AblationHead(ATSSHead):
         return torch.ones_like(factors) if self.joint else factors
 
     def loss(
-        self, outputs: ATSSOutputs, targets: list[Target], padded_shapes: Tensor
+        self, outputs: ATSSOutputs, targets: Targets, padded_shapes: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         assigned = self.assign(outputs, targets, padded_shapes)
         positive, learned = assigned.positive, assigned.boxes

@@ -14,7 +14,7 @@ from gfl_ops._distributed import start_mean_over_ranks
 
 from ..config import ATSSHeadConfig, PostprocessConfig
 from ..layers import Scale
-from .base import DenseHead, Detection, Target, anchor_points, rows
+from .base import DenseHead, Detection, Targets, anchor_points, rows
 from .select import select
 from .targets import padded
 
@@ -63,7 +63,7 @@ class ATSSHead(DenseHead[ATSSOutputs]):
         )
 
     def loss(
-        self, outputs: ATSSOutputs, targets: list[Target], padded_shapes: Tensor
+        self, outputs: ATSSOutputs, targets: Targets, padded_shapes: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Over all anchors, the background with weight 0: picking the positives would wait for the device."""
         assigned = self.assign(outputs, targets, padded_shapes)
@@ -94,7 +94,7 @@ class ATSSHead(DenseHead[ATSSOutputs]):
         }
         return losses, {"num_pos": positive.sum(), "avg_factor": num_pos}
 
-    def assign(self, outputs: Any, targets: list[Target], padded_shapes: Tensor) -> Assigned:
+    def assign(self, outputs: Any, targets: Targets, padded_shapes: Tensor) -> Assigned:
         gt_boxes, gt_labels, gt_counts = padded(targets)
         assigned, _ = gfl_ops.atss_assign(
             gt_boxes,

@@ -10,10 +10,13 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from gfl_ops import PaddedTargets
+
 from ..config import HeadConfig, PostprocessConfig
 from ..layers import ConvLayer
 
 Target = dict[str, Tensor]
+Targets = list[Target] | PaddedTargets
 Detection = dict[str, Tensor]
 Outputs = TypeVar("Outputs", bound=NamedTuple)
 
@@ -69,7 +72,7 @@ class DenseHead(nn.Module, Generic[Outputs]):
         raise NotImplementedError
 
     def loss(
-        self, outputs: Outputs, targets: list[Target], padded_shapes: Tensor
+        self, outputs: Outputs, targets: Targets, padded_shapes: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The losses, and detached figures about them. Targets are in pixels of the batch; padded_shapes: (B, 2)."""
         raise NotImplementedError

@@ -11,7 +11,7 @@ import gfl_ops
 
 from ..config import GFLHeadConfig, PostprocessConfig
 from ..layers import Scale
-from .base import DenseHead, Detection, Target, anchor_points, rows
+from .base import DenseHead, Detection, Targets, anchor_points, rows
 
 
 class GFLOutputs(NamedTuple):
@@ -44,7 +44,7 @@ class GFLHead(DenseHead[GFLOutputs]):
         return self.gfl_cls(cls_features), self.scales[level](self.gfl_reg(reg_features))
 
     def loss(
-        self, outputs: GFLOutputs, targets: list[Target], padded_shapes: Tensor
+        self, outputs: GFLOutputs, targets: Targets, padded_shapes: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         result = self.criterion(outputs.cls_scores, outputs.bbox_preds, targets, padded_shapes)
         losses = {name: value for name, value in result.items() if name.startswith("loss_")}

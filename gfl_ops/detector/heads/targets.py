@@ -6,11 +6,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-Target = dict[str, Tensor]
+from gfl_ops import PaddedTargets
+
+from .base import Targets
 
 
-def padded(targets: list[Target]) -> tuple[Tensor, Tensor, Tensor]:
+def padded(targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes (B, G, 4) and labels (B, G) padded to one G >= 1, and the counts (B,)."""
+    if isinstance(targets, PaddedTargets):
+        boxes, labels, counts = targets
+        return boxes, labels, torch.full_like(labels[:, 0], labels.shape[1]) if counts is None else counts
     device = targets[0]["boxes"].device
     boxes = pad_sequence([target["boxes"].float() for target in targets], batch_first=True)
     labels = pad_sequence([target["labels"].long() for target in targets], batch_first=True)

@@ -1,0 +1,177 @@
+"""One training step as a CUDA graph: forward, loss, backward and update are a single launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...ops.gfl import PaddedTargets
+from ..data import Batch
+from ..model import Detector
+from ..targets import check_targets, scale_targets
+from .options import TrainOptions
+from .step import Seen, autocast, clip
+
+_FIRST_TARGETS = 16
+_EAGER_STEPS = 3  # before a capture: libraries choose their algorithms, the optimiser makes its state
+
+
+class Outputs(NamedTuple):
+    losses: dict[str, Tensor]
+    norm: Tensor
+
+
+Work = Callable[[], Outputs]
+
+
+def captured(work: Work) -> Work:
+    """What does the work again, on the same memory."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = work()
+
+    def replay() -> Outputs:
+        graph.replay()
+        return outputs
+
+    return replay
+
+
+@dataclass
+class _Inputs:
+    """What every replay reads. Padding is black, as between images of different size; its anchors are not trained."""
+
+    pixels: Tensor
+    targets: PaddedTargets
+    padded_shapes: Tensor
+
+    @staticmethod
+    def like(pixels: Tensor, height: int, width: int, most: int) -> _Inputs:
+        images = len(pixels)
+        channels_last = pixels.is_contiguous(memory_format=torch.channels_last)
+        return _Inputs(
+            pixels.new_zeros(images, pixels.shape[1], height, width).contiguous(
+                memory_format=torch.channels_last if channels_last else torch.contiguous_format
+            ),
+            PaddedTargets(
+                torch.zeros(images, most, 4, device=pixels.device),
+                torch.zeros(images, most, dtype=torch.int64, device=pixels.device),
+                torch.zeros(images, dtype=torch.int64, device=pixels.device),
+            ),
+            torch.zeros(images, 2, device=pixels.device),
+        )
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Height, width, and targets of an image."""
+        height, width = self.pixels.shape[2:]
+        return height, width, self.targets.labels.shape[1]
+
+    def fill(self, pixels: Tensor, targets: list[dict[str, Tensor]], padded_shapes: Tensor) -> None:
+        height, width = pixels.shape[2:]
+        if pixels.shape != self.pixels.shape:
+            self.pixels.zero_()
+        self.pixels[:, :, :height, :width] = pixels
+        self.padded_shapes.copy_(padded_shapes)
+        boxes, labels, counts = self.targets
+        assert counts is not None
+        counts.copy_(torch.tensor([len(target["labels"]) for target in targets]), non_blocking=True)
+        for i, target in enumerate(targets):
+            boxes[i, : len(target["boxes"])] = target["boxes"]
+            labels[i, : len(target["labels"])] = target["labels"]
+
+
+class GraphedStep:
+    """Takes the place of :class:`EagerStep` on one GPU.
+
+    Batches are copied into buffers of one size. One that is larger than any before it, or holds more targets in an
+    image, makes the buffers grow and the step be captured again; before a capture a few steps run eagerly.
+
+    Args:
+        record: turns the step's work into what repeats it.
+    """
+
+    def __init__(
+        self,
+        model: Detector,
+        optimizer: torch.optim.Optimizer,
+        clip_norm: float | None,
+        options: TrainOptions,
+        record: Callable[[Work], Work] = captured,
+    ) -> None:
+        self.model, self.optimizer, self.clip_norm = model, optimizer, clip_norm
+        self.options, self.record = options, record
+        self.device = next(model.parameters()).device
+        self.rate = make_capturable(optimizer, self.device)
+        self.inputs: _Inputs | None = None
+        self.eager_steps, self.captures = 0, 0
+        self.replay: Work | None = None
+
+    def __call__(self, parts: list[Batch], rate: float, seen: Seen) -> Tensor:
+        (batch,) = parts
+        self._take(batch)
+        self.rate.fill_(rate)
+        if self.replay is None and self.eager_steps >= _EAGER_STEPS:
+            self.replay = self.record(self._work)
+            self.captures += 1
+        if self.replay is None:
+            outputs = self._eagerly()
+            self.eager_steps += 1
+        else:
+            outputs = self.replay()
+        # The next replay writes where these are.
+        seen({name: loss.detach().clone() for name, loss in outputs.losses.items()}, batch)
+        return outputs.norm.clone()
+
+    def _take(self, batch: Batch) -> None:
+        check_targets(batch.targets, len(batch.images), self.model.num_classes)
+        prepared = self.model.preprocess(batch.images, batch.short_sides)
+        targets = scale_targets(batch.targets, prepared)
+        most = max(len(target["labels"]) for target in targets)
+        height, width = prepared.pixels.shape[2:]
+        old = self.inputs.size if self.inputs is not None else (0, 0, _FIRST_TARGETS)
+        if self.inputs is None or height > old[0] or width > old[1] or most > old[2]:
+            room = max(old[2], 1 << (most - 1).bit_length()) if most > 0 else old[2]
+            self.inputs = _Inputs.like(prepared.pixels, max(height, old[0]), max(width, old[1]), room)
+            self.replay, self.eager_steps = None, 0
+        self.inputs.fill(prepared.pixels, targets, prepared.padded_shapes)
+
+    def _work(self) -> Outputs:
+        """Under capture the gradients are made anew, in the graph's own memory, where each replay writes them."""
+        assert self.inputs is not None
+        self.optimizer.zero_grad(set_to_none=True)
+        inputs = self.inputs
+        with autocast(self.options, self.device):
+            losses, _ = self.model.bbox_head.loss(self.model.raw(inputs.pixels), inputs.targets, inputs.padded_shapes)
+        torch.stack(list(losses.values())).sum().backward()
+        norm = clip(self.model, self.clip_norm)
+        self.optimizer.step()
+        return Outputs(losses, norm)
+
+    def _eagerly(self) -> Outputs:
+        """On another stream, as a capture is: what libraries set up for the default one does not count there."""
+        if self.device.type != "cuda":
+            return self._work()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            outputs = self._work()
+        torch.cuda.current_stream().wait_stream(stream)
+        return outputs
+
+
+def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> Tensor:
+    """Lets a step be captured: no host reads, and the learning rate, which this returns, in memory of the device."""
+    rate = torch.zeros((), device=device)
+    for group in optimizer.param_groups:
+        group.update(lr=rate, fused=True, foreach=False)
+        if "capturable" in group:
+            group["capturable"] = device.type == "cuda"
+    for state in optimizer.state.values():
+        if "step" in state:  # that of a run that began without a graph is on the host
+            state["step"] = state["step"].to(device, torch.float32)
+    return rate
