@@ -77,16 +77,43 @@ GFL_FN LossGrad<V> element(const Formula& formula, V x, V target, bool dense) {
   return dense ? formula.dense(x, target) : formula.negative(x);
 }
 
+// The first steps of a formula of logits, each in a loop of its own over whole vectors. In one loop an element is a
+// chain of some sixty operations, each waiting for the one before, and a processor's window holds three such chains; of
+// short ones it holds many. That nearly doubles the speed.
+template <class T, class Formula, bool kStaged = Formula::of_logits && sizeof(T) == sizeof(float)>
+struct Stages {
+  Stages(const T*, int) {}
+  GFL_MEMBER LossGrad<Vector<T>> element(const Formula& formula, int, Vector<T> x, Vector<T> target, bool dense) const {
+    return gfl::GFL_ISA::element(formula, x, target, dense);
+  }
+};
+template <class T, class Formula>
+struct Stages<T, Formula, true> {
+  T exponentials[kTile], reciprocals[kTile];
+
+  Stages(const T* x, int n) {
+    constexpr int width = Lanes<T>::width;
+    for (int i = 0; i + width <= n; i += width) store(exponentials + i, sigmoid_exponential(load(x + i)));
+    for (int i = 0; i + width <= n; i += width) store(reciprocals + i, sigmoid_reciprocal(load(exponentials + i)));
+  }
+  GFL_MEMBER LossGrad<Vector<T>> element(const Formula& formula, int i, Vector<T> x, Vector<T> target,
+                                         bool dense) const {
+    const SigmoidParts<Vector<T>> parts = sigmoid_parts(x, load(exponentials + i), load(reciprocals + i));
+    return dense ? formula.dense(x, target, parts) : formula.negative(x, parts);
+  }
+};
+
 // The hot loop. Returns the sum of the losses (fused modes); `target` is read only by dense targets.
 template <class T, class Formula, bool kDense, Mode kMode>
 double dense_loop(const Formula& formula, const T* x, const T* target, int n, T scale, T* loss, T* grad) {
   using V = Vector<T>;
   constexpr int width = Lanes<T>::width;
   const V scales = V() + scale;
+  const Stages<T, Formula> stages(x, n);
   V sum = V();
   int i = 0;
   for (; i + width <= n; i += width) {
-    const LossGrad<V> e = element(formula, load(x + i), kDense ? load(target + i) : V(), kDense);
+    const LossGrad<V> e = stages.element(formula, i, load(x + i), kDense ? load(target + i) : V(), kDense);
     if (kMode == Mode::kLoss || kMode == Mode::kLossGrad) sum = sum + e.loss;
     if (kMode == Mode::kLossGrad || kMode == Mode::kGrad) store(grad + i, e.grad * scales);
     if (kMode == Mode::kRaw) {

@@ -20,11 +20,15 @@ namespace gfl {
 
 template <class Exponent>
 struct QualityFocal {
+  static constexpr bool of_logits = true;
   Exponent beta;
 
   template <class T>
   GFL_MEMBER LossGrad<T> negative(T x) const {
-    const SigmoidParts<T> parts = sigmoid_parts(x);
+    return negative(x, sigmoid_parts(x));
+  }
+  template <class T>
+  GFL_MEMBER LossGrad<T> negative(T x, const SigmoidParts<T>& parts) const {
     const T modulation = beta.of_sigmoid(x, parts);
     const T bce = softplus(x, parts);
     return {modulation * bce, modulation * (parts.p + beta.template value<T>() * (parts.q * capped(bce)))};
@@ -32,7 +36,10 @@ struct QualityFocal {
 
   template <class T>
   GFL_MEMBER LossGrad<T> dense(T x, T target) const {
-    const SigmoidParts<T> parts = sigmoid_parts(x);
+    return dense(x, target, sigmoid_parts(x));
+  }
+  template <class T>
+  GFL_MEMBER LossGrad<T> dense(T x, T target, const SigmoidParts<T>& parts) const {
     const T d = parts.p * (1.0f - target) - parts.q * target;
     const T distance = absolute(d);
     const T bce = bce_with_logits(x, target, parts);
@@ -50,6 +57,7 @@ struct QualityFocal {
 
 template <class Exponent>
 struct QualityFocalProbability {
+  static constexpr bool of_logits = false;
   Exponent beta;
 
   template <class T>
@@ -80,12 +88,17 @@ struct QualityFocalProbability {
 
 template <class Exponent>
 struct SigmoidFocal {
+  static constexpr bool of_logits = true;
   Exponent gamma;
   double alpha;
 
   template <class T>
   GFL_MEMBER LossGrad<T> negative(T x) const {
-    const LossGrad<T> term = QualityFocal<Exponent>{gamma}.negative(x);
+    return negative(x, sigmoid_parts(x));
+  }
+  template <class T>
+  GFL_MEMBER LossGrad<T> negative(T x, const SigmoidParts<T>& parts) const {
+    const LossGrad<T> term = QualityFocal<Exponent>{gamma}.negative(x, parts);
     const T share = constant<T>(1.0 - alpha);
     return {share * term.loss, share * term.grad};
   }
@@ -99,7 +112,10 @@ struct SigmoidFocal {
 
   template <class T>
   GFL_MEMBER LossGrad<T> dense(T x, T target) const {
-    const SigmoidParts<T> parts = sigmoid_parts(x);
+    return dense(x, target, sigmoid_parts(x));
+  }
+  template <class T>
+  GFL_MEMBER LossGrad<T> dense(T x, T target, const SigmoidParts<T>& parts) const {
     const T rest = 1.0f - target;
     const T u = parts.p * rest + parts.q * target;
     const T share = constant<T>(alpha) * target + constant<T>(1.0 - alpha) * rest;

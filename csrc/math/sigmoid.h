@@ -16,16 +16,29 @@ struct SigmoidParts {
   T log1p_e;  // log(1 + e^-|x|)
 };
 
+// In three steps, for whoever takes them one at a time: e, r of e, and the parts of all three.
+template <class T>
+GFL_FN T sigmoid_exponential(T x) {
+  return exponential(-absolute(x));
+}
+
+template <class T>
+GFL_FN T sigmoid_reciprocal(T e) {
+  return reciprocal((e + 1.0f) * (e + 2.0f));
+}
+
+template <class T>
+GFL_FN SigmoidParts<T> sigmoid_parts(T x, T e, T r) {
+  const T larger = r * (e + 2.0f);
+  const T smaller = e * larger;
+  const T s = e * (r * (e + 1.0f));
+  return {select(x >= T(), larger, smaller), select(x >= T(), smaller, larger), twice_atanh(s)};
+}
+
 template <class T>
 GFL_FN SigmoidParts<T> sigmoid_parts(T x) {
-  const T e = exponential(-absolute(x));
-  const T one = e + 1.0f;
-  const T two = e + 2.0f;
-  const T r = reciprocal(one * two);
-  const T larger = r * two;
-  const T smaller = e * larger;
-  const T s = e * (r * one);
-  return {select(x >= T(), larger, smaller), select(x >= T(), smaller, larger), twice_atanh(s)};
+  const T e = sigmoid_exponential(x);
+  return sigmoid_parts(x, e, sigmoid_reciprocal(e));
 }
 
 GFL_FN SigmoidParts<double> sigmoid_parts(double x) {

@@ -1,7 +1,5 @@
 // A dense classification loss over the maps of all levels: each level of each image is a matrix of positions and
 // classes, whichever way it lies, and all of them share one pool of chunks.
-#include <type_traits>
-
 #include "../class_loss_tiles.h"
 #include "../maps.h"
 
@@ -79,18 +77,13 @@ class DenseLoss {
   const AnchorLevels anchors_;
 };
 
-template <class Formula>
-struct OfProbability : std::false_type {};
-template <class Exponent>
-struct OfProbability<QualityFocalProbability<Exponent>> : std::true_type {};
-
 template <class T>
 int run_compute(const gfl_dense_loss& op, Pass pass) {
   // Of probabilities nobody has maps; leaving them out saves a third of the code.
   if (op.formula == GFL_QUALITY_FOCAL_PROBABILITY) return fail(GFL_ERROR_ARGUMENT, "maps must be logits");
   return with_formula<T>(op.formula, op.exponent, op.alpha, [&](auto formula, T placeholder) {
     using Formula = decltype(formula);
-    if constexpr (!OfProbability<Formula>::value) DenseLoss<T, Formula>(op, formula, placeholder, pass).run();
+    if constexpr (Formula::of_logits) DenseLoss<T, Formula>(op, formula, placeholder, pass).run();
   });
 }
 
