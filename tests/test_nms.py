@@ -344,3 +344,11 @@ def test_errors(change: dict[str, Any], error: type[Exception], words: str) -> N
 def test_bad_max_output(value: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=f"^nms_padded: max_output must be {words}"):
         nms_padded(BOXES, SCORES, 0.5, max_output=value)
+
+
+def test_scores_in_double_make_it_double(backend) -> None:
+    """In float32 the second box' area, and with it the union, would be infinite, and the overlap 0."""
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [-1e30, 0.0, 1.0, 1e30]], device=backend.device)
+    scores = torch.tensor([0.9, 0.8], device=backend.device)
+    assert gfl_ops.nms(boxes, scores, 0.0).tolist() == [0, 1]
+    assert gfl_ops.nms(boxes, scores.double(), 0.0).tolist() == [0]

@@ -503,6 +503,7 @@ S, E = torch.zeros(2, 3, 4, 5), torch.zeros(2, 68, 4, 5)
         ({"image_shapes": 64}, TypeError, "image_shapes must be a tensor or a list, got int"),
         ({"image_shapes": [(64, -1)] * 2}, ValueError, "image_shapes must be at least 0 and finite, got -1"),
         ({"scale_factors": [1.0]}, ValueError, "scale_factors must be one an image = 2, got 1"),
+        ({"scale_factors": torch.ones(2) + 0j}, TypeError, "scale_factors must be real, got complex64"),
         ({"scale_factors": [1.0, 0.0]}, ValueError, "scale_factors must be at least .* got 0"),
         (
             {"scale_factors": torch.ones(3)},

@@ -117,6 +117,21 @@ GFL_FN void turn_out(const float* tile, int bins, float* rows, int64_t stride) {
   tile_to_rows(tile, k, bins, rows, stride);
 }
 
+// Asks for the tile some 4 KB ahead of the one at `origin`, to read (0) or to write (1): distributions come and go in
+// bursts, between which the processor does not look ahead by itself. Where a position's sides lie side by side, each
+// side's tile asks for its share of them all.
+template <int write>
+GFL_FN void prefetch_tile(const gfl_bins& m, int64_t origin, int64_t side, int bins, int value_bytes) {
+  constexpr int line_bytes = 64;
+  const int64_t together = m.length_stride / bins;
+  if (m.length_stride % bins != 0 || side >= together) return;
+  const int64_t block_bytes = kBlock * m.length_stride * value_bytes;
+  const int64_t share = kBlock * bins * value_bytes;
+  const char* tile = static_cast<const char*>(m.data) + (origin - side * bins) * value_bytes;
+  tile += (1 + 4096 / block_bytes) * block_bytes + side * share;
+  for (int64_t byte = 0; byte < share; byte += line_bytes) __builtin_prefetch(tile + byte, write);
+}
+
 // `count` (up to kBlock) distributions of one batch and side, from position `start`; the rest of the tile is zeros.
 template <class T>
 static inline void load_bins(const gfl_bins& m, int64_t batch, int64_t side, int64_t start, int count, int bins,
@@ -130,6 +145,7 @@ static inline void load_bins(const gfl_bins& m, int64_t batch, int64_t side, int
     return;
   }
   if (m.dtype == DtypeOf<T>::code && count == kBlock) {
+    prefetch_tile<0>(m, origin, side, bins, sizeof(T));
     return turn_in(static_cast<const T*>(m.data) + origin, m.length_stride, bins, tile);
   }
   T rows[kMostBins * kBlock];
@@ -149,6 +165,7 @@ static inline void store_bins(const T* tile, const gfl_bins& m, int64_t batch, i
     return;
   }
   if (m.dtype == DtypeOf<T>::code && count == kBlock) {
+    prefetch_tile<1>(m, origin, side, bins, sizeof(T));
     return turn_out(tile, bins, static_cast<T*>(m.data) + origin, m.length_stride);
   }
   T rows[kMostBins * kBlock];

@@ -64,14 +64,25 @@ struct BoxBlock {
                             Box<V>{load(block.corner[0] + i), load(block.corner[1] + i), load(block.corner[2] + i),
                                    load(block.corner[3] + i)},
                             load(block.stride + i))) {
-      const V most = V() + static_cast<T>(static_cast<double>(bins - 1) - margin);
+      // Step by step for all four sides: one side alone is a chain of operations in which each waits for the one before.
+      const V farthest = V() + static_cast<T>(static_cast<double>(bins - 1) - margin);
+      V most[kSides];
+      DflSums<V> sums[kSides];
+      const auto column = [&](int side) { return TileColumn<T>{block.tiles[side].data + i}; };
       for (int side = 0; side < kSides; ++side) {
-        const TileColumn<T> column{block.tiles[side].data + i};
-        near[side] = dfl_target(target_distance(target, side, most), V(), bins);
-        const DflRow<V> row_loss = dfl_forward<V>(column, bins, near[side]);
+        near[side] = dfl_target(target_distance(target, side, farthest), V(), bins);
+      }
+      for (int side = 0; side < kSides; ++side) most[side] = bins_maximum<V>(column(side), bins);
+      for (int side = 0; side < kSides; ++side) {
+        sums[side] = dfl_exponentials(column(side), bins, most[side], near[side]);
+      }
+      for (int side = 0; side < kSides; ++side) {
+        const DflRow<V> row_loss = dfl_row(sums[side], near[side]);
         inverse_sum[side] = row_loss.inverse_sum;
-        expectation[side] = bins_expectation(column, bins, inverse_sum[side], Counting<T>{});
         dfl_sum = dfl_sum + row_loss.loss;
+      }
+      for (int side = 0; side < kSides; ++side) {
+        expectation[side] = bins_expectation(column(side), bins, inverse_sum[side], Counting<T>{});
       }
     }
   };

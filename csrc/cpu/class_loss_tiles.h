@@ -77,12 +77,19 @@ GFL_FN LossGrad<V> element(const Formula& formula, V x, V target, bool dense) {
   return dense ? formula.dense(x, target) : formula.negative(x);
 }
 
+// What comes after a tile, or NULL: it is asked for while the tile is worked on.
+template <class T>
+struct Ahead {
+  const T* pred = nullptr;
+  const T* grad = nullptr;
+};
+
 // The first steps of a formula of logits, each in a loop of its own over whole vectors. In one loop an element is a
 // chain of some sixty operations, each waiting for the one before, and a processor's window holds three such chains; of
 // short ones it holds many. That nearly doubles the speed.
 template <class T, class Formula, bool kStaged = Formula::of_logits && sizeof(T) == sizeof(float)>
 struct Stages {
-  Stages(const T*, int) {}
+  Stages(const T*, int, const Ahead<T>&) {}
   GFL_MEMBER LossGrad<Vector<T>> element(const Formula& formula, int, Vector<T> x, Vector<T> target, bool dense) const {
     return gfl::GFL_ISA::element(formula, x, target, dense);
   }
@@ -91,10 +98,18 @@ template <class T, class Formula>
 struct Stages<T, Formula, true> {
   T exponentials[kTile], reciprocals[kTile];
 
-  Stages(const T* x, int n) {
+  Stages(const T* x, int n, const Ahead<T>& ahead) {
     constexpr int width = Lanes<T>::width;
-    for (int i = 0; i + width <= n; i += width) store(exponentials + i, sigmoid_exponential(load(x + i)));
-    for (int i = 0; i + width <= n; i += width) store(reciprocals + i, sigmoid_reciprocal(load(exponentials + i)));
+    const T* const pred = ahead.pred ? ahead.pred : x;
+    for (int i = 0; i + width <= n; i += width) {
+      __builtin_prefetch(pred + i);
+      store(exponentials + i, sigmoid_exponential(load(x + i)));
+    }
+    const T* const grad = ahead.grad ? ahead.grad : x;
+    for (int i = 0; i + width <= n; i += width) {
+      __builtin_prefetch(grad + i, 1);
+      store(reciprocals + i, sigmoid_reciprocal(load(exponentials + i)));
+    }
   }
   GFL_MEMBER LossGrad<Vector<T>> element(const Formula& formula, int i, Vector<T> x, Vector<T> target,
                                          bool dense) const {
@@ -105,11 +120,12 @@ struct Stages<T, Formula, true> {
 
 // The hot loop. Returns the sum of the losses (fused modes); `target` is read only by dense targets.
 template <class T, class Formula, bool kDense, Mode kMode>
-double dense_loop(const Formula& formula, const T* x, const T* target, int n, T scale, T* loss, T* grad) {
+double dense_loop(const Formula& formula, const T* x, const T* target, int n, T scale, T* loss, T* grad,
+                  const Ahead<T>& ahead) {
   using V = Vector<T>;
   constexpr int width = Lanes<T>::width;
   const V scales = V() + scale;
-  const Stages<T, Formula> stages(x, n);
+  const Stages<T, Formula> stages(x, n, ahead);
   V sum = V();
   int i = 0;
   for (; i + width <= n; i += width) {
@@ -141,16 +157,17 @@ double dense_loop(const Formula& formula, const T* x, const T* target, int n, T 
 }
 
 template <class T, class Formula, bool kDense>
-double run_mode(Mode mode, const Formula& formula, const T* x, const T* target, int n, T scale, T* loss, T* grad) {
+double run_mode(Mode mode, const Formula& formula, const T* x, const T* target, int n, T scale, T* loss, T* grad,
+                const Ahead<T>& ahead) {
   switch (sizeof(T) == sizeof(double) ? Mode::kRaw : mode) {
     case Mode::kLoss:
-      return dense_loop<T, Formula, kDense, Mode::kLoss>(formula, x, target, n, scale, loss, grad);
+      return dense_loop<T, Formula, kDense, Mode::kLoss>(formula, x, target, n, scale, loss, grad, ahead);
     case Mode::kLossGrad:
-      return dense_loop<T, Formula, kDense, Mode::kLossGrad>(formula, x, target, n, scale, loss, grad);
+      return dense_loop<T, Formula, kDense, Mode::kLossGrad>(formula, x, target, n, scale, loss, grad, ahead);
     case Mode::kGrad:
-      return dense_loop<T, Formula, kDense, Mode::kGrad>(formula, x, target, n, scale, loss, grad);
+      return dense_loop<T, Formula, kDense, Mode::kGrad>(formula, x, target, n, scale, loss, grad, ahead);
     default:
-      return dense_loop<T, Formula, kDense, Mode::kRaw>(formula, x, target, n, scale, loss, grad);
+      return dense_loop<T, Formula, kDense, Mode::kRaw>(formula, x, target, n, scale, loss, grad, ahead);
   }
 }
 
@@ -218,14 +235,31 @@ class ClassLoss {
     int64_t begin;
     int positives = 0;
     bool left_out = false;
-    int32_t positive[kChunkElements];  // rows from `begin`
+    int32_t positive[kChunkElements + 1];  // rows from `begin`; one more place, for what is written before it is known
+    int32_t own[kChunkElements + 1];       // and their classes
 
     RowLabels(const ClassLoss& loss, int64_t begin_, int64_t end) : begin(begin_) {
-      for (int64_t row = begin; loss.op_.labels && row < end; ++row) {
-        const int64_t own = loss.label(row);
-        if (own >= 0 && own < loss.op_.cols) positive[positives++] = static_cast<int32_t>(row - begin);
-        left_out |= loss.op_.leave_out && own == GFL_OUTSIDE;
+      const gfl_class_loss& op = loss.op_;
+      if (!op.labels) return;
+      if (op.label_dtype == GFL_INT64) {
+        read(static_cast<const int64_t*>(op.labels) + begin, end - begin, op);
+      } else {
+        read(static_cast<const int32_t*>(op.labels) + begin, end - begin, op);
       }
+    }
+
+    // Without a branch on the labels, which nobody could predict.
+    template <class Label>
+    void read(const Label* labels, int64_t count, const gfl_class_loss& op) {
+      bool outside = false;
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t label = labels[i];
+        positive[positives] = static_cast<int32_t>(i);
+        own[positives] = static_cast<int32_t>(label);
+        positives += static_cast<uint64_t>(label) < static_cast<uint64_t>(op.cols);
+        outside |= label == GFL_OUTSIDE;
+      }
+      left_out = outside && op.leave_out;
     }
   };
 
@@ -252,15 +286,16 @@ class ClassLoss {
 
     double sum = 0;
     const T scale = static_cast<T>(scale_);
+    const Ahead<T> ahead = next_to(tile);
     if (op_.labels) {
-      sum = run_mode<T, Formula, false>(mode_, formula_, x, x, n, scale, loss, grad);
+      sum = run_mode<T, Formula, false>(mode_, formula_, x, x, n, scale, loss, grad, ahead);
     } else {
       const T* target = dense_run<T>(op_.target, tile);
       if (!target) {
         load_tile(op_.target, tile, target_buffer);
         target = target_buffer;
       }
-      sum = run_mode<T, Formula, true>(mode_, formula_, x, target, n, scale, loss, grad);
+      sum = run_mode<T, Formula, true>(mode_, formula_, x, target, n, scale, loss, grad, ahead);
     }
     for (int i = 0; i < num_positives; ++i) {
       const T score = op_.scores ? static_cast<const T*>(op_.scores)[positives[i].row] : T();
@@ -272,6 +307,13 @@ class ClassLoss {
     if (mode_ == Mode::kRaw) sum = finish_raw(tile, loss, grad);
     if (want_grad_ && !stored) store_tile(grad, op_.grad, tile);
     return sum;
+  }
+
+  // Of maps, whose next channel lies where the processor does not look ahead by itself.
+  Ahead<T> next_to(const Tile& tile) const {
+    const Tile next{tile.row, tile.col + tile.cols, tile.rows, tile.cols, tile.row_major};
+    if (tile.row_major || next.col + next.cols > op_.cols) return {};
+    return {dense_run<T>(op_.pred, next), want_grad_ ? dense_run<T>(op_.grad, next) : nullptr};
   }
 
   int64_t label(int64_t row) const {
@@ -287,11 +329,10 @@ class ClassLoss {
   int positives_of(const Tile& tile, const RowLabels& labels, Positive* found) const {
     int count = 0;
     for (int i = 0; i < labels.positives; ++i) {
-      const int64_t row = labels.begin + labels.positive[i];
-      if (row < tile.row || row >= tile.row + tile.rows) continue;
-      const int64_t col = label(row) - tile.col;
-      if (col < 0 || col >= tile.cols) continue;
-      found[count++] = {tile.at(static_cast<int>(row - tile.row), static_cast<int>(col)), row};
+      const int64_t col = labels.own[i] - tile.col;
+      const int64_t row = labels.begin + labels.positive[i] - tile.row;
+      if (col < 0 || col >= tile.cols || row < 0 || row >= tile.rows) continue;
+      found[count++] = {tile.at(static_cast<int>(row), static_cast<int>(col)), tile.row + row};
     }
     return count;
   }

@@ -74,15 +74,15 @@ GFL_FN T dfl_share(const DflTarget<T>& target, T k) {
 }
 
 template <class T>
-struct DflRow {
-  T loss;
-  T inverse_sum;
+struct DflSums {
+  T sum;  // of the e_k
+  T at_left;
+  T at_right;
 };
 
-// Leaves e_k in place of x_k. A bin of weight 0 says nothing, even where its probability is 0.
+// Leaves e_k in place of x_k.
 template <class T, class Bins>
-GFL_FN DflRow<T> dfl_forward(const Bins& x, int bins, const DflTarget<T>& target) {
-  const T most = bins_maximum<T>(x, bins);
+GFL_FN DflSums<T> dfl_exponentials(const Bins& x, int bins, T most, const DflTarget<T>& target) {
   T sum = T();
   T at_left = T();
   T at_right = T();
@@ -95,10 +95,29 @@ GFL_FN DflRow<T> dfl_forward(const Bins& x, int bins, const DflTarget<T>& target
     x(k) = e;
     sum = sum + e;
   }
-  const T log_sum = logarithm(sum);
-  const T left = select(target.left_weight == T(), T(), target.left_weight * (log_sum - at_left));
-  const T right = select(target.right_weight == T(), T(), target.right_weight * (log_sum - at_right));
-  return {left + right, reciprocal(sum)};
+  return {sum, at_left, at_right};
+}
+
+template <class T>
+struct DflRow {
+  T loss;
+  T inverse_sum;
+};
+
+// A bin of weight 0 says nothing, even where its probability is 0.
+template <class T>
+GFL_FN DflRow<T> dfl_row(const DflSums<T>& sums, const DflTarget<T>& target) {
+  const T log_sum = logarithm(sums.sum);
+  const T left = select(target.left_weight == T(), T(), target.left_weight * (log_sum - sums.at_left));
+  const T right = select(target.right_weight == T(), T(), target.right_weight * (log_sum - sums.at_right));
+  return {left + right, reciprocal(sums.sum)};
+}
+
+// All of it at once. Leaves e_k in place of x_k.
+template <class T, class Bins>
+GFL_FN DflRow<T> dfl_forward(const Bins& x, int bins, const DflTarget<T>& target) {
+  const T most = bins_maximum<T>(x, bins);
+  return dfl_row(dfl_exponentials(x, bins, most, target), target);
 }
 
 // Leaves upstream * dL/dx_k in place of e_k.

@@ -47,16 +47,21 @@ class Integral {
     T expectation[kBlock];
   };
 
+  // Where a position's sides stand side by side, they are taken together, so that memory is passed over once.
   template <class Body>
   void for_blocks(const Body& body) const {
-    const int64_t pieces = chunk_count(op_.length, op_.bins);
-    parallel_chunks(op_.batch * op_.sides * pieces, [&](int64_t chunk) {
-      const int64_t line = chunk / pieces;
-      const int64_t begin = chunk % pieces * chunk_rows(op_.bins);
-      const int64_t end = begin + chunk_rows(op_.bins) < op_.length ? begin + chunk_rows(op_.bins) : op_.length;
+    const int64_t together = op_.logits.channel_stride == 1 ? op_.sides : 1;
+    const int64_t rows = chunk_rows(op_.bins * together);
+    const int64_t pieces = chunk_count(op_.length, op_.bins * together);
+    parallel_chunks(op_.batch * op_.sides / together * pieces, [&](int64_t chunk) {
+      const int64_t first = chunk / pieces * together;
+      const int64_t begin = chunk % pieces * rows;
+      const int64_t end = begin + rows < op_.length ? begin + rows : op_.length;
       for (int64_t start = begin; start < end; start += kBlock) {
         const int count = static_cast<int>(end - start < kBlock ? end - start : kBlock);
-        body(Block{line / op_.sides, line % op_.sides, start, count});
+        for (int64_t line = first; line < first + together; ++line) {
+          body(Block{line / op_.sides, line % op_.sides, start, count});
+        }
       }
     });
   }

@@ -24,7 +24,7 @@ def overlap(box: Tensor, others: Tensor, criterion: str = "iou") -> Tensor:
 def nms(
     boxes: Tensor, scores: Tensor, iou_threshold: float, idxs: Tensor | None = None, *, criterion: str = "iou"
 ) -> Tensor:
-    boxes = widen(boxes)
+    boxes = widen(boxes) if scores.dtype != torch.float64 else boxes.double()
     left = scores.argsort(descending=True, stable=True)
     left = left[~scores[left].isnan()]
     keep = []

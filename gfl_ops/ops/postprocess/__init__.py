@@ -149,6 +149,8 @@ def _pairs(name: str, values: Any, like: Tensor, dtype: torch.dtype, words: str,
     batch = like.shape[0]
     if isinstance(values, Tensor):
         _check.tensor(_OP, name, values)
+        if values.is_complex():
+            raise TypeError(f"{_OP}: {name} must be real, got {str(values.dtype).removeprefix('torch.')}")
         _check.on_device_of(_OP, name, values, "cls_scores[0]", like)
         if single and values.shape == (batch,):
             values = values[:, None].expand(batch, 2)
