@@ -22,8 +22,6 @@ from test_registration import OF_THE_WHOLE_LOSS, RecordRawOps
 import gfl_ops
 from gfl_ops import GFLLoss, PaddedTargets, gfl_loss
 
-WITHOUT_TRITON = True
-
 native_backends = only_backends(without=("reference",))
 # The CUDA kernels on the host are a patch of the eager path, and of this process.
 compiled_backends = only_backends(without=("reference", "host_cuda"))

@@ -10,8 +10,6 @@ from heads import head
 
 from gfl_ops import multilevel_sigmoid_focal_loss
 
-WITHOUT_TRITON = True
-
 OUTSIDE = -2
 
 
