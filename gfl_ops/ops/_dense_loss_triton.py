@@ -38,19 +38,19 @@ def dense_loss_kernel(
         if grad_loss is not None:
             upstream = upstream * tl.load(grad_loss)
     positions, position_stride, class_stride = map_strides(positions, CLASSES, UNIT, POSITIONS_ADJOIN)
-    total = tl.zeros([BLOCK], tl.float64)
+    total = tl.zeros([], tl.float64)
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
         image, start = tile_of_map(tile, tiles_each, BLOCK)
         position = start + tl.arange(0, BLOCK)
         there = position < positions
         anchor = image * anchors + first + position
         label = tl.load(labels + anchor, mask=there, other=_OUTSIDE)
-        kept = label != _OUTSIDE
         row = image * positions * CLASSES + position * position_stride
         own, own_loss, own_grad = own_class(
             label, pred + row, class_stride, None if scores is None else scores + anchor, exponent, alpha,
             CLASSES, FORMULA, SQUARE, DTYPE,
         )  # fmt: skip
+        own = tl.where(label == _OUTSIDE, _OUTSIDE, own)
         tile_loss = tl.zeros([BLOCK, BLOCK_CLASSES], DTYPE)
         for chunk in range(0, CLASSES, BLOCK_CLASSES):
             col = chunk + tl.arange(0, BLOCK_CLASSES)
@@ -60,14 +60,17 @@ def dense_loss_kernel(
             place = row[:, None] + (col * class_stride)[None, :]
             x = tl.load(pred + place, mask=inside, other=0.0).to(DTYPE)
             loss, slope = labelled(x, col, own, own_loss, own_grad, exponent, alpha, FORMULA, SQUARE)
+            kept = tl.broadcast_to((own != _OUTSIDE)[:, None], [BLOCK, BLOCK_CLASSES])
             if grad is not None:
-                slope = tl.where(kept[:, None], slope * upstream, 0.0)
+                slope = tl.where(kept, slope * upstream, 0.0)
                 tl.store(grad + place, slope.to(grad.dtype.element_ty), mask=inside)
-            tile_loss += tl.where(inside & kept[:, None], loss, 0.0)
+            if CLASSES % BLOCK_CLASSES != 0:
+                kept = kept & (col < CLASSES)[None, :]
+            tile_loss += tl.where(kept, loss, 0.0)
         if partials is not None:
-            total += tl.sum(tile_loss, 1).to(tl.float64)
+            total += tl.sum(tl.sum(tile_loss, 1).to(tl.float64))
     if partials is not None:
-        tl.store(partials + first_program + tl.program_id(0), tl.sum(total))
+        tl.store(partials + first_program + tl.program_id(0), total)
 
 
 def _block(level: Level, formula: int) -> tuple[int, int]:
