@@ -15,9 +15,9 @@ import triton.language as tl
 from torch import Tensor
 
 from . import _dense_loss, _triton
-from ._class_loss_triton import TILE, block_of, labelled, own_class
+from ._class_loss_triton import TILE, labelled, own_class
 from ._triton import effective_scale, number
-from ._triton_maps import Level, levels_of, map_strides, positions_adjoin, tile_of_map
+from ._triton_maps import levels_of, map_strides, positions_adjoin, tile_of_map
 from .atss.reference import OUTSIDE
 
 _OUTSIDE = tl.constexpr(OUTSIDE)
@@ -73,13 +73,12 @@ def dense_loss_kernel(
         tl.store(partials + first_program + tl.program_id(0), total)
 
 
-def _block(level: Level, formula: int) -> tuple[int, int]:
-    """Positions and classes of a chunk."""
-    classes, value_bytes = level.map.shape[1], level.map.element_size()
-    if not positions_adjoin(level.map):
-        return block_of(classes, value_bytes, formula)
-    width = min(_triton.power_of_two(max(classes, 1)), 8)
-    return (TILE // 2 if value_bytes == 8 else TILE) // width, width
+def _block(x: Tensor) -> tuple[int, int]:
+    """Positions and classes of a chunk: as wide as the widest access of a warp on the axis that lies side by side."""
+    compute_bytes = max(x.element_size(), 4)
+    width = 8 if positions_adjoin(x) else 64 // compute_bytes
+    width = min(width, _triton.power_of_two(max(x.shape[1], 1)))
+    return TILE * 4 // compute_bytes // width, width
 
 
 def _run(
@@ -97,7 +96,7 @@ def _run(
 ) -> None:
     pred = preds[0]
     grads = [None] * len(preds) if grad is None else _dense_loss.gradients_of(grad, preds)
-    levels = [(level, *_block(level, formula)) for level in levels_of(preds)]
+    levels = [(level, *_block(level.map)) for level in levels_of(preds)]
     tiles = [(level.tiles_each(block), level.tiles_each(block) * pred.shape[0]) for level, block, _ in levels]
     programs = [_triton.programs_for(of_all, pred) for _, of_all in tiles]
     partials = None if loss is None else torch.empty(sum(programs), dtype=torch.float64, device=pred.device)

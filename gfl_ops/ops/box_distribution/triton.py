@@ -65,22 +65,21 @@ def mean_of_sides(dfl):
 
 
 @triton.jit
-def store_gradient(
-    x, to, edges, through_box, through_bins, step, grad_step, there, exists,
+def _store_gradient(
+    x, to, edges, through_box, through_bins, step, grad_step, there,
     BINS: tl.constexpr, BLOCK_BINS: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
-    """By the logits of `edges` from box_of_edges; 0 by those of edges that exist and count for nothing."""
     near, largest, inverse_sum, expectation, _ = edges
     near = (near[0][:, None], near[1][:, None], near[2][:, None], near[3][:, None])
     for start in range(0, BINS, BLOCK_BINS):
         k = (start + tl.arange(0, BLOCK_BINS))[None, :]
-        logits = tl.load(x[:, None] + k * step, mask=there[:, None] & (k < BINS), other=0.0).to(DTYPE)
+        inside = there[:, None] & (k < BINS)
+        logits = tl.load(x[:, None] + k * step, mask=inside, other=0.0).to(DTYPE)
         e = exponential(shifted_logit(logits, largest[:, None]))
         slope = box_distribution_gradient(
             e, k, near, inverse_sum[:, None], expectation[:, None], through_box[:, None], through_bins[:, None]
         )
-        slope = tl.where(there[:, None], slope, 0.0).to(to.dtype.element_ty)
-        tl.store(to[:, None] + k * grad_step, slope, mask=exists[:, None] & (k < BINS))
+        tl.store(to[:, None] + k * grad_step, slope.to(to.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["scale", "rows", "tiles", "stride", "most", "eps", "grad_loss_row"])
@@ -135,8 +134,8 @@ def box_distribution_kernel(
             by_box = tl.load(grad_iou + edge_row * grad_loss_row, mask=edge_there, other=0.0) * factor
             by_bins = tl.load(grad_dfl + edge_row * grad_loss_row, mask=edge_there, other=0.0) * factor * 0.25
             to = grad + edge_row * grad_row + side * (BINS * grad_channel)
-            store_gradient(
-                x, to, edges, by_box * slopes, by_bins, logits_channel, grad_channel, edge_there, edge_there,
+            _store_gradient(
+                x, to, edges, by_box * slopes, by_bins, logits_channel, grad_channel, edge_there,
                 BINS, BLOCK_BINS, DTYPE,
             )  # fmt: skip
     if partials is not None:

@@ -19,11 +19,12 @@ from .. import _triton
 from .._dense_loss_triton import dense_loss
 from .._triton import number
 from .._triton_maps import levels_of, map_strides, tile_of_map
-from .._triton_math.elementary import maximum, quotient
+from .._triton_math.box_distribution import box_distribution_gradient
+from .._triton_math.elementary import exponential, maximum, quotient
 from .._triton_math.gfl_loss import mean_quality, over_weight
 from .._triton_math.sigmoid import sigmoid_parts
-from .._triton_math.softmax import logit
-from ..box_distribution.triton import box_of_edges, in_strides, mean_of_sides, store_gradient
+from .._triton_math.softmax import logit, shifted_logit
+from ..box_distribution.triton import box_of_edges, in_strides, mean_of_sides
 from .fused import Assigned, BoxGradient, Kernels, fused_loss
 from .reference import assigned_gts
 from .types import PaddedTargets
@@ -88,6 +89,19 @@ def _points(position, side, width, stride, center_offset):
     return quotient(cell * stride + center_offset * stride, stride)
 
 
+@triton.jit
+def _store_gradient(
+    x, to, edges, through_box, through_bins, step, positive, there,
+    BINS: tl.constexpr, UNROLL: tl.constexpr, DTYPE: tl.constexpr,
+):  # fmt: skip
+    """Bin by bin; 0 by the logits of edges that are there and not positive."""
+    near, largest, inverse_sum, expectation, _ = edges
+    for k in tl.range(0, BINS, loop_unroll_factor=UNROLL):
+        e = exponential(shifted_logit(logit(x, k, step, positive, DTYPE), largest))
+        slope = box_distribution_gradient(e, k, near, inverse_sum, expectation, through_box, through_bins)
+        tl.store(to + k * step, tl.where(positive, slope, 0.0).to(to.dtype.element_ty), mask=there)
+
+
 _NUMBERS = ["scale_iou", "scale_dfl", "stride", "center_offset", "most", "eps"]
 
 
@@ -96,8 +110,8 @@ def positive_boxes_kernel(
     quality, partials, first_program, programs, grad_iou, grad_dfl, scale_iou, scale_dfl, normalisers, grad,
     edge_logits, gts, weights, gt_boxes, stride, center_offset, most, eps,
     num_gts, width, tiles, tiles_each, positions, first, anchors,
-    KIND: tl.constexpr, BINS: tl.constexpr, UNROLL: tl.constexpr, BLOCK_BINS: tl.constexpr, UNIT: tl.constexpr,
-    POSITIONS_ADJOIN: tl.constexpr, BLOCK: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, DTYPE: tl.constexpr,
+    KIND: tl.constexpr, BINS: tl.constexpr, UNROLL: tl.constexpr, UNIT: tl.constexpr, POSITIONS_ADJOIN: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     positions, position_stride, channel_stride = map_strides(positions, 4 * BINS, UNIT, POSITIONS_ADJOIN)
     stride = number(stride, DTYPE)
@@ -140,9 +154,9 @@ def positive_boxes_kernel(
                 total_quality += overlap.to(tl.float64)
             else:
                 weight = tl.load(weights + image_anchor + edge_position, mask=edge_positive, other=0.0)
-                store_gradient(
+                _store_gradient(
                     x, grad + place, edges, upstream_iou * weight * slopes, upstream_dfl * weight * 0.25,
-                    channel_stride, channel_stride, edge_positive, edge_there, BINS, BLOCK_BINS, DTYPE,
+                    channel_stride, edge_positive, edge_there, BINS, UNROLL, DTYPE,
                 )  # fmt: skip
         elif grad is None:
             tl.store(quality + image_anchor + position, tl.zeros([BLOCK], DTYPE), mask=there)
@@ -268,7 +282,8 @@ def _boxes(
             level.tiles_each(_EDGE_ROWS),
             *level.sizes(),
             KIND=iou_kind,
-            **_triton.bins_constants(channels // 4),
+            BINS=channels // 4,
+            UNROLL=8,
             **level.constants(),
             BLOCK=_EDGE_ROWS,
             BLOCK_CHANNELS=_CLEARED_CHANNELS,
