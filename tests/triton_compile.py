@@ -144,7 +144,7 @@ CALLS = [
         {"stride": 8.0, "iou_kind": "ciou", "reduction": "none"},
     ),
     HeadCall("gfl_loss", "giou", wide=ALL),
-    HeadCall("gfl_loss", "channels-last", cases.channels_last, ALL),
+    HeadCall("gfl_loss", "channels-last", cases.channels_last, ALL[:2]),  # 68 half values are no whole 16 bytes
     HeadCall("gfl_loss", "ciou-beta1.5", wide=ALL, options={"iou_kind": "ciou"} | UNSQUARED, channels={"bins": 33}),
     HeadCall("gfl_loss", "81-classes-channels-last", cases.channels_last, channels={"classes": 81, "bins": 8}),
     HeadCall("multilevel_sigmoid_focal_loss", "maps", wide=ALL),
