@@ -38,7 +38,7 @@ PLAIN_ON_TRITON = {
 native_backends = only_backends(without=("reference",))
 # The CUDA kernels on the host are a patch of the eager path, and of this process.
 compiled_backends = only_backends(without=("reference", "host_cuda"))
-cpu_backends = only_backends(without=("host_cuda", "cuda"))
+cpu_backends = only_backends(without=("host_cuda", "cuda", "triton_cuda"))
 
 TOLERANCE = {torch.float64: (1e-12, 1e-13), torch.float32: (1e-6, 1e-6)}  # losses relative, gradients absolute
 

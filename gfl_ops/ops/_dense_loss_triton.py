@@ -74,7 +74,8 @@ def dense_loss_kernel(
 
 
 def _block(x: Tensor) -> tuple[int, int]:
-    """Positions and classes of a chunk: as wide as the widest access of a warp on the axis that lies side by side."""
+    """Positions and classes of a chunk: 64 bytes of classes in the compute type where they lie side by side; where
+    positions do, long runs of them, of a few classes at once."""
     compute_bytes = max(x.element_size(), 4)
     width = 8 if positions_adjoin(x) else 64 // compute_bytes
     width = min(width, _triton.power_of_two(max(x.shape[1], 1)))
