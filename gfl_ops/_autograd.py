@@ -24,7 +24,7 @@ def _scale_kernel(grad: Tensor, factor: Tensor) -> None:
     core.scale_gradient(device, grad.data_ptr(), _native.dtype_code(grad), grad.numel(), factor.data_ptr())
 
 
-_scale_in_place = register("scale_gradient_(Tensor(a!) grad, Tensor factor) -> ()", _scale_kernel, lambda *_: None)
+scale_in_place = register("scale_gradient_(Tensor(a!) grad, Tensor factor) -> ()", _scale_kernel, lambda *_: None)
 
 # Absent from a torch that moved it: then every graph counts as kept, which costs a copy and is right.
 _keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
@@ -38,7 +38,7 @@ def gradient_in_forward(pred: Tensor, kind: int) -> bool:
     return kind == SUM and pred.dtype in (torch.float32, torch.float64)
 
 
-def scaled(grad: Tensor, factor: Tensor, scale_in_place: Callable[..., Any] = _scale_in_place) -> Tensor:
+def scaled(grad: Tensor, factor: Tensor, scale_in_place: Callable[..., Any] = scale_in_place) -> Tensor:
     """A gradient from the forward times the incoming one. In a graph that is kept, the saved one stays as it is."""
     if torch.compiler.is_compiling():
         return grad * factor
@@ -69,7 +69,7 @@ class LossOps(NamedTuple):
 
 
 def register_loss(
-    name: str, arguments: str, run: Callable[..., None], scale_in_place: Callable[..., Any] = _scale_in_place
+    name: str, arguments: str, run: Callable[..., None], scale_in_place: Callable[..., Any] = scale_in_place
 ) -> LossOps:
     """gfl_ops::<name>_forward and _backward from run(grad_loss, loss, grad, pred, kind, ...), which writes into the
     loss of a forward and into the gradient where there is one. `arguments` begin with pred and the reduction."""

@@ -43,6 +43,8 @@ TRITON_OPS = {  # and the folder of ops/ whose triton.py has them
     "generalized_focal_loss": "generalized",
     "distribution_box_loss": "box_distribution",
     "decode_boxes": "integral",
+    "gfl_loss": "gfl",
+    "multilevel_sigmoid_focal_loss": "multilevel",
 }
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _triton_modules: dict[str, ModuleType] = {}

@@ -94,8 +94,9 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The CUDA kernels on the host take small shapes only: one thread there plays a whole GPU. Triton's interpreter
-    takes a tenth of a second a launch, its compiler more: a plain run has few rows of the case table there. A module
-    about ops that have no Triton kernels says WITHOUT_TRITON."""
+    takes a tenth of a second a launch, its compiler more: a plain run has few rows of the case table there, and of a
+    module that has other rows those of its PLAIN_ON_TRITON: tests, and the values of their parameters. A module about
+    ops that have no Triton kernels says WITHOUT_TRITON."""
     out = [item for item in items if _is_large_on_host_cuda(item) or _has_no_triton(item)]
     if out:
         config.hook.pytest_deselected(items=out)
@@ -121,6 +122,9 @@ def _is_long_on_triton(item: pytest.Item) -> bool:
     params, name = _params(item), getattr(item, "originalname", "")
     if params.get("backend") not in TRITON:
         return False
+    plain_here = getattr(item.module, "PLAIN_ON_TRITON", None)
+    if plain_here is not None:
+        return name not in plain_here or any(params[key] not in few for key, few in plain_here[name].items())
     case, dtype = params.get("case"), params.get("dtype", params.get("pred_dtype", torch.float32))
     if dtype != torch.float32 and name != "test_parity":
         return True

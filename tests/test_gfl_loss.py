@@ -17,17 +17,28 @@ from cases import channels_last, strided_cols
 from conftest import only_backends
 from gpu import captured, needs_gpu, no_host_sync
 from heads import LOSSES, STRIDES, UPSTREAM, Head, gradients, head, losses_of
-from test_registration import OF_THE_WHOLE_LOSS, RecordRawOps
+from test_registration import OF_THE_WHOLE_LOSS, RecordRawOps, with_raw_ops
 
 import gfl_ops
 from gfl_ops import GFLLoss, PaddedTargets, gfl_loss
 
-WITHOUT_TRITON = True
+PLAIN_ON_TRITON = {
+    "test_it_is_the_usual_loss": {
+        "dtype": [torch.float64, torch.float32],
+        "case": ["all padded", "one class", "two levels"],
+    },
+    "test_half_types_are_widened_and_gradients_rounded_once": {"dtype": [torch.bfloat16]},
+    "test_layouts": {"dtype": [torch.float32], "layout": [channels_last]},
+    "test_opcheck": {},
+    "test_compile_as_one_graph": {"dtype": [torch.float32]},
+    "test_no_room_for_gts": {},
+    "test_nothing_waits_for_the_device": {},
+}
 
 native_backends = only_backends(without=("reference",))
 # The CUDA kernels on the host are a patch of the eager path, and of this process.
 compiled_backends = only_backends(without=("reference", "host_cuda"))
-cpu_backends = only_backends(without=("host_cuda", "cuda"))
+cpu_backends = only_backends(without=("host_cuda", "cuda", "triton_cuda"))
 
 TOLERANCE = {torch.float64: (1e-12, 1e-13), torch.float32: (1e-6, 1e-6)}  # losses relative, gradients absolute
 
@@ -289,18 +300,20 @@ def test_the_same_bits_at_any_number_of_threads(dtype: torch.dtype, needs_native
         assert all(map(torch.equal, other, bits[0]))
 
 
-def test_opcheck(needs_native) -> None:
+@with_raw_ops
+def test_opcheck(backend) -> None:
     inputs = head(42, (3, 1), (64, 64))
     seen = set()
     for dtype in (torch.float32, torch.bfloat16):
         recorder = RecordRawOps()
-        with recorder, gfl_ops.use_backend("native"):
+        with recorder:
             typed = inputs.map(lambda x, dtype=dtype: x.to(dtype))
             gradients(losses_of(gfl_loss, typed), typed)
         seen |= {op.name().split("::")[1].split(".")[0] for op, _, _ in recorder.calls}
         for op, args, kwargs in recorder.calls:
             torch.library.opcheck(op, args, kwargs)
-    assert seen >= set(OF_THE_WHOLE_LOSS)
+    prefix = "triton_" if backend.name == "triton" else ""
+    assert seen >= {prefix + name for name in OF_THE_WHOLE_LOSS}
 
 
 @compiled_backends

@@ -10,9 +10,16 @@ from heads import head
 
 from gfl_ops import multilevel_sigmoid_focal_loss
 
-WITHOUT_TRITON = True
-
 OUTSIDE = -2
+
+PLAIN_ON_TRITON = {
+    "test_it_is_the_loss_of_all_positions": {
+        "dtype": [torch.float32, torch.bfloat16],
+        "layout": [contiguous, channels_last],
+        "classes": [5],
+    },
+    "test_what_is_left_out_says_nothing": {},
+}
 
 
 def inputs(
@@ -45,6 +52,25 @@ def test_it_is_the_loss_of_all_positions(options: dict, dtype: torch.dtype, layo
     for got, value in zip(found, torch.autograd.grad(2 * expected, truth), strict=True):
         assert got.dtype == dtype
         torch.testing.assert_close(got.double(), value, rtol=rtol, atol=1e-9)
+
+
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+def test_what_is_left_out_says_nothing(layout, backend) -> None:
+    preds, labels = inputs(torch.float32, layout, device=backend.device)
+    labels = torch.where(labels == OUTSIDE, -1, labels)
+    labels[:, ::3] = OUTSIDE
+    left_out = labels.split([x[0, 0].numel() for x in preds], 1)
+    left_out = [(part == OUTSIDE).view(x.shape[0], 1, *x.shape[2:]) for x, part in zip(preds, left_out, strict=True)]
+    found = []
+    for value in (0.0, 1e4, -1e4):
+        changed = [torch.where(out, value, x.detach()) for x, out in zip(preds, left_out, strict=True)]
+        changed = [layout(x).requires_grad_() for x in changed]
+        loss = multilevel_sigmoid_focal_loss(changed, labels, avg_factor=3.0)
+        found.append([loss, *torch.autograd.grad(2 * loss, changed)])
+    for gradient, out in zip(found[0][1:], left_out, strict=True):
+        assert gradient.any() and not gradient.where(out, 0.0).any()
+    for other in found[1:]:
+        assert all(map(torch.equal, other, found[0]))
 
 
 def test_label_types(backend) -> None:

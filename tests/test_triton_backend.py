@@ -79,7 +79,7 @@ def test_auto_takes_native_then_triton_then_the_reference(monkeypatch: pytest.Mo
         monkeypatch.setattr(_dispatch, "_native_problem", lambda device: "no nvcc")
         assert _dispatch.choose(OP, "cuda") == ("triton", "no nvcc")
         assert _dispatch.choose(OP, "cpu") == ("reference", "no nvcc")
-        assert _dispatch.choose("gfl_loss", "cuda") == ("reference", "no nvcc")
+        assert _dispatch.choose("nms", "cuda") == ("reference", "no nvcc")
         triton_module("3.2.0")
         _dispatch._missing_triton.cache_clear()
         backend, reason = _dispatch.choose(OP, "cuda")

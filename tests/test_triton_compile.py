@@ -26,8 +26,10 @@ def check(rows: list[dict[str, Any]]) -> None:
         name = f"{row['call']} {row['dtype']} {row['kernel']} {row['launch']} for sm_{row['architecture']}"
         assert (row["stack"], row["local"]) == (0, 0), f"{name}: local memory"
         assert row["registers"] <= (255 if row["dtype"] == "float64" else 168), name
-        if row["wide"] and row["kernel"] != "finish_sums":
+        if row["wide"]:
             assert row["wide_loads"] > 0, f"{name}: no load of 128 bits"
+        if row["wide_gradient"]:
+            assert row["wide_stores"] > 0, f"{name}: no store of 128 bits"
 
 
 def test_the_usual_kernels() -> None:

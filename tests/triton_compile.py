@@ -10,6 +10,7 @@ so what is compiled is what a GPU would get: the same arguments, specialised in 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -23,11 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import cases
+import heads
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = "class_loss_kernel", "dfl_kernel", "integral_kernel", "iou_loss_kernel", "aligned_iou_kernel"
 KERNELS += "pairwise_iou_kernel", "generalized_focal_kernel", "box_distribution_kernel", "finish_sums", "scale_kernel"
+KERNELS += "dense_loss_kernel", "positive_weights_kernel", "positive_boxes_kernel", "box_losses_kernel"
+# What these read is scattered, or hardly anything.
+NARROW = "finish_sums", "positive_weights_kernel", "positive_boxes_kernel", "box_losses_kernel"
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,47 @@ class Call:
         differentiable = {"distribution_box_loss": cases.EDGES, "generalized_focal_loss": cases.BOTH, "box_iou": ()}
         leaves = differentiable.get(self.op, ("pred",))
         return cases.Case(self.op, self.name, self.inputs(rows), self.options, leaves)
+
+    def run(self, rows: int, dtype: torch.dtype) -> None:
+        from running import run_case
+
+        import gfl_ops
+
+        case = self.case(rows)
+        run_case(gfl_ops, case, case.inputs(dtype))
+
+
+@dataclass(frozen=True)
+class HeadCall:
+    """A loss of a whole head, whose first level has as many positions as the number of rows or a few more."""
+
+    op: str
+    name: str
+    layout: Callable[[torch.Tensor], torch.Tensor] = cases.contiguous
+    wide: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    channels: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return f"{self.op}-{self.name}"
+
+    def run(self, rows: int, dtype: torch.dtype) -> None:
+        import gfl_ops
+
+        strides = (8, 16)
+        height = math.isqrt(rows)
+        size = (8 * height, 8 * -(-rows // height))
+        head = heads.head(
+            1, (rows % 7, rows % 3), size, strides=strides, dtype=dtype, **{"classes": 80} | self.channels
+        )
+        head = head.map(self.layout)
+        if self.op == "gfl_loss":
+            heads.gradients(heads.losses_of(gfl_ops.gfl_loss, head, strides=strides, **self.options), head)
+            return
+        labels = torch.zeros(2, sum(x.shape[2] * x.shape[3] for x in head.cls_scores), dtype=torch.int32)
+        loss = gfl_ops.multilevel_sigmoid_focal_loss(head.cls_scores, labels, **self.options)
+        torch.autograd.grad(2 * loss, head.cls_scores)
 
 
 ALL = ("float64", "float32", "bfloat16", "float16")
@@ -97,9 +143,17 @@ CALLS = [
         (),
         {"stride": 8.0, "iou_kind": "ciou", "reduction": "none"},
     ),
+    HeadCall("gfl_loss", "giou", wide=ALL),
+    HeadCall("gfl_loss", "channels-last", cases.channels_last, ALL[:2]),  # 68 half values are no whole 16 bytes
+    HeadCall("gfl_loss", "ciou-beta1.5", wide=ALL, options={"iou_kind": "ciou"} | UNSQUARED, channels={"bins": 33}),
+    HeadCall("gfl_loss", "81-classes-channels-last", cases.channels_last, channels={"classes": 81, "bins": 8}),
+    HeadCall("multilevel_sigmoid_focal_loss", "maps", wide=ALL),
+    HeadCall("multilevel_sigmoid_focal_loss", "maps-gamma1.5", wide=ALL, options={"gamma": 1.5}),
+    HeadCall("multilevel_sigmoid_focal_loss", "channels-last", cases.channels_last, ALL),
+    HeadCall("multilevel_sigmoid_focal_loss", "one-class", wide=ALL, channels={"classes": 1}),
 ]
 QUICK = ("quality_focal_loss-labels", "distribution_focal_loss-17", "integral-map", "iou_loss-giou", "box_iou-aligned")
-QUICK += ("generalized_focal_loss-17", "distribution_box_loss-giou")
+QUICK += ("generalized_focal_loss-17", "distribution_box_loss-giou", "gfl_loss-giou")
 
 
 class Driver:
@@ -143,15 +197,10 @@ def recorded(launches: list[Launch]) -> Iterator[None]:
         _triton.launch, _dispatch._triton_problem = before
 
 
-def launches_of(call: Call, rows: int, dtype: torch.dtype) -> list[Launch]:
-    from running import run_case
-
-    import gfl_ops
-
-    case = call.case(rows)
+def launches_of(call: Call | HeadCall, rows: int, dtype: torch.dtype) -> list[Launch]:
     launches: list[Launch] = []
     with recorded(launches):
-        run_case(gfl_ops, case, case.inputs(dtype))
+        call.run(rows, dtype)
     return launches
 
 
@@ -198,11 +247,18 @@ def kernels(architectures: str, dtypes: str, names: str = "") -> list[dict[str, 
         for dtype in dtypes.split(","):
             for number, launch in enumerate(launches_of(call, 1024, getattr(torch, dtype))):
                 for architecture in map(int, architectures.split(",")):
-                    name = {"call": call.id, "dtype": dtype, "kernel": launch[0].fn.__name__, "launch": number}
-                    wide = dtype in call.wide
-                    binary = compiled(launch, architecture)
-                    rows.append({**name, "architecture": architecture, "wide": wide, **facts(binary)})
+                    kernel = launch[0].fn.__name__
+                    name = {"call": call.id, "dtype": dtype, "kernel": kernel, "launch": number}
+                    wide = dtype in call.wide and kernel not in NARROW
+                    wide_gradient = dtype in call.wide and stores_gradient(launch)
+                    expected = {"architecture": architecture, "wide": wide, "wide_gradient": wide_gradient}
+                    rows.append({**name, **expected, **facts(compiled(launch, architecture))})
     return rows
+
+
+def stores_gradient(launch: Launch) -> bool:
+    kernel, args, _ = launch
+    return dict(zip(kernel.arg_names, args, strict=False)).get("grad") is not None
 
 
 SIZES = (1, 2, 3, 5, 7, 8, 16, 17, 31, 48, 63, 64, 100, 160, 255, 333, 512, 777, 1000, 1024)

@@ -20,7 +20,7 @@ from ._class_loss import ARGUMENTS, QUALITY_FOCAL_PROBABILITY
 from ._triton import effective_scale, number
 from ._triton_math.class_loss import dense, negative, positive
 
-_TILE = 1024  # elements; half of that where each takes many registers: float64, probabilities in float32
+TILE = 1024  # elements; half of that where each takes many registers: float64, probabilities in float32
 
 
 @triton.jit
@@ -35,18 +35,26 @@ def _factor(values, row, col, row_stride, col_stride, there, inside, DIMS: tl.co
 
 
 @triton.jit
-def _own_class(
-    pred, label, score, row, there, pred_row, pred_col, exponent, alpha,
+def own_class(
+    label, x, step, score, exponent, alpha,
     COLS: tl.constexpr, FORMULA: tl.constexpr, SQUARE: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
-    """(label, or -1 of a background row; its term's loss and gradient). A background row's score is not looked at."""
-    own = tl.load(label + row, mask=there, other=-1)
-    is_positive = (own >= 0) & (own < COLS)
-    own = tl.where(is_positive, own, -1).to(tl.int32)
-    x = tl.load(pred + row * pred_row + own.to(tl.int64) * pred_col, mask=is_positive, other=0.0).to(DTYPE)
-    quality = tl.zeros_like(x) if score is None else tl.load(score + row, mask=is_positive, other=0.0)
-    loss, grad = positive(x, quality, exponent, alpha, FORMULA, SQUARE)
+    """(label, or -1 of a background row; its term's loss and gradient). `x` points at the first of each row's logits,
+    the next is `step` further; `score` at its score, which is not looked at in a background row."""
+    is_positive = (label >= 0) & (label < COLS)
+    own = tl.where(is_positive, label, -1).to(tl.int32)
+    logits = tl.load(x + own.to(tl.int64) * step, mask=is_positive, other=0.0).to(DTYPE)
+    quality = tl.zeros_like(logits) if score is None else tl.load(score, mask=is_positive, other=0.0)
+    loss, grad = positive(logits, quality, exponent, alpha, FORMULA, SQUARE)
     return own, loss, grad
+
+
+@triton.jit
+def labelled(x, col, own, own_loss, own_grad, exponent, alpha, FORMULA: tl.constexpr, SQUARE: tl.constexpr):
+    """A chunk's (loss, gradient) with each row's own class as it is."""
+    loss, slope = negative(x, exponent, alpha, FORMULA, SQUARE)
+    mine = own[:, None] == col[None, :]
+    return tl.where(mine, own_loss[:, None], loss), tl.where(mine, own_grad[:, None], slope)
 
 
 @triton.jit(do_not_specialize=["scale", "exponent", "alpha", "rows", "tiles", "grad_loss_row", "grad_loss_col"])
@@ -74,9 +82,10 @@ def class_loss_kernel(
         row = tl.cast(tile, tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         there = row < rows
         if target is None:
-            own, own_loss, own_grad = _own_class(
-                pred, label, score, row, there, pred_row, pred_col, exponent, alpha, COLS, FORMULA, SQUARE, DTYPE
-            )
+            own, own_loss, own_grad = own_class(
+                tl.load(label + row, mask=there, other=-1), pred + row * pred_row, pred_col,
+                None if score is None else score + row, exponent, alpha, COLS, FORMULA, SQUARE, DTYPE,
+            )  # fmt: skip
         tile_loss = tl.zeros([BLOCK_ROWS, BLOCK_COLS], DTYPE)
         for start in range(0, COLS, BLOCK_COLS):
             col = start + tl.arange(0, BLOCK_COLS)
@@ -85,10 +94,7 @@ def class_loss_kernel(
                 inside = inside & (col < COLS)[None, :]
             x = tl.load(pred + (row * pred_row)[:, None] + (col * pred_col)[None, :], mask=inside, other=0.0).to(DTYPE)
             if target is None:
-                loss, slope = negative(x, exponent, alpha, FORMULA, SQUARE)
-                mine = own[:, None] == col[None, :]
-                loss = tl.where(mine, own_loss[:, None], loss)
-                slope = tl.where(mine, own_grad[:, None], slope)
+                loss, slope = labelled(x, col, own, own_loss, own_grad, exponent, alpha, FORMULA, SQUARE)
             else:
                 t = tl.load(target + (row * target_row)[:, None] + (col * target_col)[None, :], mask=inside, other=0.0)
                 loss, slope = dense(x, t.to(DTYPE), exponent, alpha, FORMULA, SQUARE)
@@ -121,7 +127,7 @@ def block_of(cols: int, value_bytes: int, formula: int) -> tuple[int, int]:
     width = min(widths, key=lambda width: _triton.cdiv(cols, width) * width)
     width = min(width, _triton.power_of_two(max(cols, 1)))
     heavy = value_bytes == 8 or (value_bytes == 4 and formula == QUALITY_FOCAL_PROBABILITY)
-    return (_TILE // 2 if heavy else _TILE) // width, width
+    return (TILE // 2 if heavy else TILE) // width, width
 
 
 def _strides(matrix: Tensor | None) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +35,10 @@ def _of_levels(grad: Tensor, layouts: Sequence[Layout]) -> list[Tensor]:
         parts.append(grad.as_strided(shape, stride, start))
         start += shape.numel()
     return parts
+
+
+def gradients_of(grad: Tensor, preds: Sequence[Tensor]) -> list[Tensor]:
+    return _of_levels(grad, _layouts(preds))
 
 
 def _run(
@@ -70,81 +74,93 @@ def _run(
         scale,
         _native.address(avg_factor),
         _native.address(loss),
-        None if grad is None else _native.maps(_of_levels(grad, _layouts(preds))),
+        None if grad is None else _native.maps(gradients_of(grad, preds)),
         _native.address(workspace),
     )
 
 
-def _forward_fake(preds: Sequence[Tensor], *args: object) -> tuple[Tensor, Tensor]:
-    loss = torch.empty((), dtype=_native.compute_dtype(preds[0]), device=preds[0].device)
-    return loss, _new_gradient(preds) if args[-1] else preds[0].new_empty(0)
+def register_ops(
+    name: str, run: Callable[..., None], scale_in_place: Callable[..., Any] = _autograd.scale_in_place
+) -> _autograd.LossOps:
+    """gfl_ops::<name>_forward and _backward from run(grad_loss, loss, grad, preds, ...), as _autograd.register_loss
+    makes them, for a list of predictions; `grad` is that of all levels."""
+
+    def forward_fake(preds: Sequence[Tensor], *args: object) -> tuple[Tensor, Tensor]:
+        loss = torch.empty((), dtype=_native.compute_dtype(preds[0]), device=preds[0].device)
+        return loss, _new_gradient(preds) if args[-1] else preds[0].new_empty(0)
+
+    def forward(preds: Sequence[Tensor], *args: Any) -> tuple[Tensor, Tensor]:
+        loss, grad = forward_fake(preds, *args)
+        run(None, loss, grad if args[-1] else None, preds, *args[:-1])
+        return loss, grad
+
+    def backward_fake(grad_loss: Tensor, preds: Sequence[Tensor], *args: object) -> Tensor:
+        return _new_gradient(preds)
+
+    def backward(grad_loss: Tensor, preds: Sequence[Tensor], *args: Any) -> Tensor:
+        grad = _new_gradient(preds)
+        run(grad_loss, None, grad, preds, *args)
+        return grad
+
+    return _autograd.LossOps(
+        register(f"{name}_forward({_ARGUMENTS}, bool with_grad) -> (Tensor, Tensor)", forward, forward_fake),
+        register(f"{name}_backward(Tensor grad_loss, {_ARGUMENTS}) -> Tensor", backward, backward_fake),
+        scale_in_place,
+    )
 
 
-def _forward(preds: Sequence[Tensor], *args: Any) -> tuple[Tensor, Tensor]:
-    loss, grad = _forward_fake(preds, *args)
-    _run(None, loss, grad if args[-1] else None, preds, *args[:-1])
-    return loss, grad
+def fused_loss(ops: _autograd.LossOps) -> Callable[..., Tensor]:
+    """dense_loss(op, preds, ...) on one backend, as _autograd.fused_loss makes it, for a list of predictions."""
+    forward_op, backward_op, scale_in_place = ops
 
+    class DenseLoss(torch.autograd.Function):
+        @staticmethod
+        def forward(
+            ctx: Any,
+            op: str,
+            labels: Tensor,
+            scores: Tensor | None,
+            avg_factor: Tensor | None,
+            formula: tuple[float, int, float, float],
+            *preds: Tensor,
+        ) -> Tensor:
+            ctx.op, ctx.formula, ctx.layouts = op, formula, _layouts(preds)
+            ctx.in_forward = _autograd.gradient_in_forward(preds[0], SUM)
+            loss, grad = forward_op(preds, labels, scores, avg_factor, *formula, ctx.in_forward)
+            if ctx.in_forward:
+                ctx.save_for_backward(grad)
+            else:
+                ctx.save_for_backward(labels, scores, avg_factor, *preds)
+            return loss
 
-def _backward_fake(grad_loss: Tensor, preds: Sequence[Tensor], *args: object) -> Tensor:
-    return _new_gradient(preds)
+        @staticmethod
+        def backward(ctx: Any, grad_loss: Tensor) -> Any:
+            if ctx.in_forward:
+                grad = _autograd.scaled(ctx.saved_tensors[0], grad_loss, scale_in_place)
+            else:
+                labels, scores, avg_factor, *preds = ctx.saved_tensors
+                grad = backward_op(grad_loss, preds, labels, scores, avg_factor, *ctx.formula)
+            return (None,) * 5 + tuple(_autograd.once(ctx.op, *_of_levels(grad, ctx.layouts)))
 
-
-def _backward(grad_loss: Tensor, preds: Sequence[Tensor], *args: Any) -> Tensor:
-    grad = _new_gradient(preds)
-    _run(grad_loss, None, grad, preds, *args)
-    return grad
-
-
-_forward_op = register(f"dense_loss_forward({_ARGUMENTS}, bool with_grad) -> (Tensor, Tensor)", _forward, _forward_fake)
-_backward_op = register(f"dense_loss_backward(Tensor grad_loss, {_ARGUMENTS}) -> Tensor", _backward, _backward_fake)
-
-
-class _DenseLoss(torch.autograd.Function):
-    """As _autograd.fused_loss does it, for a list of predictions."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
+    def dense_loss(
         op: str,
+        preds: Sequence[Tensor],
         labels: Tensor,
         scores: Tensor | None,
         avg_factor: Tensor | None,
-        formula: tuple[float, int, float, float],
-        *preds: Tensor,
+        scale: float,
+        formula: int,
+        exponent: float,
+        alpha: float = 0.0,
     ) -> Tensor:
-        ctx.op, ctx.formula, ctx.layouts = op, formula, _layouts(preds)
-        ctx.in_forward = _autograd.gradient_in_forward(preds[0], SUM)
-        loss, grad = _forward_op(preds, labels, scores, avg_factor, *formula, ctx.in_forward)
-        if ctx.in_forward:
-            ctx.save_for_backward(grad)
-        else:
-            ctx.save_for_backward(labels, scores, avg_factor, *preds)
-        return loss
+        """The sum over levels, anchors and classes, times scale / (avg_factor + eps); preds are _native.as_map
+        already."""
+        how = (scale, formula, exponent, alpha)
+        if _autograd.wants_gradient(*preds):
+            return DenseLoss.apply(op, labels, scores, avg_factor, how, *preds)
+        return forward_op(preds, labels, scores, avg_factor, *how, False)[0]
 
-    @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor) -> Any:
-        if ctx.in_forward:
-            grad = _autograd.scaled(ctx.saved_tensors[0], grad_loss)
-        else:
-            labels, scores, avg_factor, *preds = ctx.saved_tensors
-            grad = _backward_op(grad_loss, preds, labels, scores, avg_factor, *ctx.formula)
-        return (None,) * 5 + tuple(_autograd.once(ctx.op, *_of_levels(grad, ctx.layouts)))
+    return dense_loss
 
 
-def dense_loss(
-    op: str,
-    preds: Sequence[Tensor],
-    labels: Tensor,
-    scores: Tensor | None,
-    avg_factor: Tensor | None,
-    scale: float,
-    formula: int,
-    exponent: float,
-    alpha: float = 0.0,
-) -> Tensor:
-    """The sum over levels, anchors and classes, times scale / (avg_factor + eps); preds are _native.as_map already."""
-    how = (scale, formula, exponent, alpha)
-    if _autograd.wants_gradient(*preds):
-        return _DenseLoss.apply(op, labels, scores, avg_factor, how, *preds)
-    return _forward_op(preds, labels, scores, avg_factor, *how, False)[0]
+dense_loss = fused_loss(register_ops("dense_loss", _run))

@@ -101,6 +101,16 @@ def finish_sums(partials, loss, other_loss, avg_factor, scale, count, BLOCK: tl.
         tl.store(other_loss, scaled)
 
 
+def finish(
+    partials: Tensor, pred: Tensor, losses: Sequence[Tensor | None], avg_factor: Tensor | None, scale_bits: int
+) -> None:
+    """Adds up what the programs left for each loss."""
+    both = (*losses, None)[:2]
+    count = partials.numel() // len(losses)
+    constants = {"BLOCK": _FINISH_BLOCK, "DTYPE": compute_type(pred)}
+    launch(finish_sums, len(losses), pred, partials, *both, avg_factor, scale_bits, count, **constants)
+
+
 def launch_loss(
     kernel: Any,
     pred: Tensor,
@@ -126,9 +136,7 @@ def launch_loss(
     unreduced = [None if kind == SUM else loss for loss in losses]
     launch(kernel, programs, pred, *unreduced, partials, avg_factor, scale_bits, size, tiles, *args, **constants)
     if partials is not None:
-        both = (*losses, None)[:2]
-        constants = {"BLOCK": _FINISH_BLOCK, "DTYPE": compute_type(pred)}
-        launch(finish_sums, len(losses), pred, partials, *both, avg_factor, scale_bits, programs, **constants)
+        finish(partials, pred, losses, avg_factor, scale_bits)
 
 
 def bins_constants(bins: int) -> dict[str, int]:

@@ -27,7 +27,7 @@ _ROWS = 32
 
 
 @triton.jit
-def _in_strides(values, pixels, there):
+def in_strides(values, pixels, there):
     """Coordinates in stride units."""
     return quotient(tl.load(values, mask=there, other=0.0), pixels)
 
@@ -42,16 +42,40 @@ def _pixels(strides, stride, row, there, DTYPE: tl.constexpr):
 
 
 @triton.jit
+def box_of_edges(
+    x, step, there, side, point, border, most, eps,
+    KIND: tl.constexpr, BINS: tl.constexpr, UNROLL: tl.constexpr, DTYPE: tl.constexpr,
+):  # fmt: skip
+    """((DFL target, maximum, 1 / sum, expectation, DFL) of each edge, (IoU loss, quality, decoded box) of each box, the
+    slope of its IoU loss by each edge's expectation). Edge by edge come the coordinate of the anchor point that counts
+    for a side, and the target's border."""
+    near = dfl_target(target_distance(point, border, side, most), 0.0, BINS)
+    dfl, largest, inverse_sum, expectation = dfl_forward(x, step, there, near, BINS, UNROLL, DTYPE)
+    point_x, point_y, _, _ = sides_of(point)
+    loss, overlap, decoded, slopes = box_distribution(
+        point_x, point_y, sides_of(border), sides_of(expectation), eps, KIND
+    )
+    return (near, largest, inverse_sum, expectation, dfl), (loss, overlap, decoded), of_sides(slopes)
+
+
+@triton.jit
+def mean_of_sides(dfl):
+    left, top, right, bottom = sides_of(dfl)
+    return (left + top + right + bottom) * 0.25
+
+
+@triton.jit
 def _store_gradient(
-    x, to, near, most, inverse_sum, expectation, through_box, through_bins, step, grad_step, there,
+    x, to, edges, through_box, through_bins, step, grad_step, there,
     BINS: tl.constexpr, BLOCK_BINS: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
+    near, largest, inverse_sum, expectation, _ = edges
     near = (near[0][:, None], near[1][:, None], near[2][:, None], near[3][:, None])
     for start in range(0, BINS, BLOCK_BINS):
         k = (start + tl.arange(0, BLOCK_BINS))[None, :]
         inside = there[:, None] & (k < BINS)
         logits = tl.load(x[:, None] + k * step, mask=inside, other=0.0).to(DTYPE)
-        e = exponential(shifted_logit(logits, most[:, None]))
+        e = exponential(shifted_logit(logits, largest[:, None]))
         slope = box_distribution_gradient(
             e, k, near, inverse_sum[:, None], expectation[:, None], through_box[:, None], through_bins[:, None]
         )
@@ -81,21 +105,16 @@ def box_distribution_kernel(
         edge_there = edge_row < rows
 
         edge_pixels = _pixels(strides, stride, edge_row, edge_there, DTYPE)
-        point = _in_strides(anchor_points + 2 * edge_row + side % 2, edge_pixels, edge_there)
-        border = _in_strides(target_boxes + 4 * edge_row + side, edge_pixels, edge_there)
-        near = dfl_target(target_distance(point, border, side, most), 0.0, BINS)
+        point = in_strides(anchor_points + 2 * edge_row + side % 2, edge_pixels, edge_there)
+        border = in_strides(target_boxes + 4 * edge_row + side, edge_pixels, edge_there)
         x = edge_logits + edge_row * logits_row + side * (BINS * logits_channel)
-        dfl, largest, inverse_sum, expectation = dfl_forward(x, logits_channel, edge_there, near, BINS, UNROLL, DTYPE)
-
-        pixels = _pixels(strides, stride, row, there, DTYPE)
-        point_x = _in_strides(anchor_points + 2 * row, pixels, there)
-        point_y = _in_strides(anchor_points + 2 * row + 1, pixels, there)
-        loss, overlap, decoded, slopes = box_distribution(
-            point_x, point_y, sides_of(border), sides_of(expectation), eps, KIND
+        edges, box, slopes = box_of_edges(
+            x, logits_channel, edge_there, side, point, border, most, eps, KIND, BINS, UNROLL, DTYPE
         )
         if grad is None:
-            left, top, right, bottom = sides_of(dfl)
-            dfl_loss = (left + top + right + bottom) * 0.25
+            loss, overlap, decoded = box
+            dfl_loss = mean_of_sides(edges[4])
+            pixels = _pixels(strides, stride, row, there, DTYPE)
             if weight is not None:
                 row_weight = tl.load(weight + row, mask=there, other=0.0)
                 loss = loss * row_weight
@@ -116,8 +135,8 @@ def box_distribution_kernel(
             by_bins = tl.load(grad_dfl + edge_row * grad_loss_row, mask=edge_there, other=0.0) * factor * 0.25
             to = grad + edge_row * grad_row + side * (BINS * grad_channel)
             _store_gradient(
-                x, to, near, largest, inverse_sum, expectation, by_box * of_sides(slopes), by_bins,
-                logits_channel, grad_channel, edge_there, BINS, BLOCK_BINS, DTYPE,
+                x, to, edges, by_box * slopes, by_bins, logits_channel, grad_channel, edge_there,
+                BINS, BLOCK_BINS, DTYPE,
             )  # fmt: skip
     if partials is not None:
         tl.store(partials + tl.program_id(0), tl.sum(total_iou))

@@ -44,9 +44,9 @@ def gfl_loss(
     one; loss_bbox and loss_dfl by the sum of the weights, at least 1. Under torch.distributed both are averaged over
     the ranks. Values and gradients are those of mmdet 3.x's GFLHead, its losses summed over the levels.
 
-    Nothing waits for the device, and no memory grows with anchors times ground truths. With :class:`PaddedTargets` on a
-    GPU, forward and backward are 12 launches together, of which a CUDA graph can be captured and replayed with new
-    outputs and targets in the same buffers.
+    Nothing waits for the device. On the native backend no memory grows with anchors times ground truths, and with
+    :class:`PaddedTargets` on a GPU, forward and backward are 12 launches together, of which a CUDA graph can be
+    captured and replayed with new outputs and targets in the same buffers.
 
     Args:
         cls_scores: (B, C, H, W) logits of each level, contiguous or channels-last.

@@ -7,6 +7,7 @@ step asks the device how many there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,16 @@ def gfl_loss(
     logits, edges = side_by_side(cls_scores), side_by_side(bbox_preds)  # (B, A, C), (B, A, 4 * bins)
     batch, _anchors, classes = logits.shape
     level_shapes = [(x.shape[2], x.shape[3]) for x in cls_scores]
-    gt = _assign(level_shapes, targets, valid_shapes, classes, options)
+    gt = assigned_gts(
+        targets,
+        classes,
+        level_shapes,
+        options.strides,
+        valid_shapes,
+        topk=options.topk,
+        anchor_scale=options.anchor_scale,
+        center_offset=options.center_offset,
+    )
     positive = gt >= 0
     weight = torch.where(positive, logits.detach().sigmoid().amax(2), 0.0)
     num_pos = positive.sum(1)
@@ -67,28 +77,20 @@ def gfl_loss(
     )
 
 
-def _assign(
-    level_shapes: list[tuple[int, int]],
+def assigned_gts(
     targets: PaddedTargets,
-    valid_shapes: Tensor | None,
     classes: int,
-    options: Options,
+    level_shapes: Sequence[tuple[int, int]],
+    strides: Sequence[float],
+    valid_shapes: Tensor | None,
+    **options: Any,
 ) -> Tensor:
     """(B, A). A gt of an unknown class takes no part, as if it had no place."""
     known = (targets.labels >= 0) & (targets.labels < classes)
     boxes = torch.where(known[..., None], targets.boxes, torch.nan)
     batch, most = targets.labels.shape
     counts = targets.labels.new_full((batch,), most) if targets.counts is None else targets.counts
-    gt, _ = atss_assign(
-        boxes,
-        counts,
-        level_shapes,
-        options.strides,
-        valid_shapes,
-        topk=options.topk,
-        anchor_scale=options.anchor_scale,
-        center_offset=options.center_offset,
-    )
+    gt, _ = atss_assign(boxes, counts, level_shapes, strides, valid_shapes, **options)
     return gt.long()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,11 +20,12 @@ def multilevel_sigmoid_focal_loss(
     alpha: float,
     reduction: str,
     avg_factor: float | Tensor | None,
+    fused: Callable[..., Tensor] = dense_loss,
 ) -> Tensor:
     preds = [_native.as_map(pred) for pred in preds]
     size = labels.numel() * preds[0].shape[1]
     how = for_kernel(reduction, avg_factor, preds[0], size, 1.0)
-    return dense_loss(
+    return fused(
         "multilevel_sigmoid_focal_loss",
         preds,
         labels.to(torch.int32).contiguous(),
