@@ -140,6 +140,16 @@ def _map(tensor: Tensor) -> Map:
     return tensor.data_ptr(), batch_stride, channel_stride, strides[1] if width > 1 else strides[0] if height > 1 else 1
 
 
+def maps_within(tensor: Tensor, like: Sequence[Tensor]) -> Maps:
+    """Maps laid out as those of `like`, one behind the other in one tensor."""
+    address, size = tensor.data_ptr(), tensor.element_size()
+    result = []
+    for level in like:
+        result.append((address, *_map(level)[1:]))
+        address += level.numel() * size
+    return _DTYPES[tensor.dtype], tuple(result)
+
+
 def levels(maps: Sequence[Tensor], strides: Sequence[float]) -> tuple[tuple[int, int, float], ...]:
     """gfl_levels"""
     return tuple((*x.shape[2:], stride) for x, stride in zip(maps, strides, strict=True))

@@ -74,7 +74,7 @@ def _run(
         scale,
         _native.address(avg_factor),
         _native.address(loss),
-        None if grad is None else _native.maps(gradients_of(grad, preds)),
+        None if grad is None else _native.maps_within(grad, preds),
         _native.address(workspace),
     )
 
