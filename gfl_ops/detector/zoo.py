@@ -64,7 +64,7 @@ _MODELS = (
         neck=FPNConfig(out_channels=64),
         input=InputConfig(short_side=256, long_side=416),
         recipe=Recipe(
-            iterations=1000,
+            iterations=1800,
             schedule="cosine",
             optimizer="adamw",
             learning_rate=2e-3,

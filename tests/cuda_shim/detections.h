@@ -1,8 +1,10 @@
-// Test only: NMS and post-processing for driver.cpp, which has what they are made of.
+// Test only: NMS and post-processing for driver.cpp.
 #pragma once
 
 #include <algorithm>
 #include <numeric>
+
+#include "levels.h"
 
 namespace {
 

@@ -1,0 +1,263 @@
+// Test only: the driver's calls of the ops over the maps of several levels: ATSS, the dense pass, the positives.
+#pragma once
+
+#include "buffers.h"
+
+namespace {
+
+gfl_levels any_levels(Random& random) {
+  gfl_levels levels{};
+  levels.count = 1 + random.below(4);
+  for (int i = 0; i < levels.count; ++i) {
+    levels.level[i] = {random.of({0, 1, 3, 8, 17}), random.of({1, 2, 5, 8, 21}), 8.0 * (1 << i)};
+  }
+  return levels;
+}
+
+int64_t cells_of(const gfl_level& level) { return static_cast<int64_t>(level.height) * level.width; }
+
+int64_t anchors_of(const gfl_levels& levels) {
+  int64_t anchors = 0;
+  for (int i = 0; i < levels.count; ++i) anchors += cells_of(levels.level[i]);
+  return anchors;
+}
+
+// (batch, channels, cells) of each level, each in an allocation of its own: maps, channels last, or every second channel.
+struct Maps {
+  Maps(int32_t dtype, int64_t batch, int64_t channels, const gfl_levels& levels, Random& random, bool dense) {
+    view = {};
+    view.dtype = dtype;
+    view.count = levels.count;
+    for (int i = 0; i < levels.count; ++i) {
+      const int64_t cells = cells_of(levels.level[i]);
+      gfl_map& map = view.level[i];
+      switch (random.below(dense ? 2 : 3)) {
+        case 0:
+          map = {nullptr, channels * cells, cells, 1};
+          break;
+        case 1:
+          map = {nullptr, channels * cells, 1, channels};
+          break;
+        default:
+          map = {nullptr, 2 * channels * cells, 2 * cells, 1};
+      }
+      const bool empty = batch * channels * cells == 0;
+      const int64_t size = empty ? 0
+                                 : (batch - 1) * map.batch_stride + (channels - 1) * map.channel_stride +
+                                       (cells - 1) * map.position_stride + 1;
+      buffers.emplace_back(new Buffer(dtype, size, random.below(4) == 0 ? 1 : 0));
+      map.data = buffers.back()->data();
+    }
+  }
+  Maps& fill(Random& random, double low, double high) {
+    for (const MaybeBuffer& buffer : buffers) buffer->fill(random, low, high);
+    return *this;
+  }
+  void written(const char* name) const {
+    for (const MaybeBuffer& buffer : buffers) buffer->written(name);
+  }
+
+  gfl_maps view;
+  std::vector<MaybeBuffer> buffers;
+};
+
+Buffer maps_workspace(const gfl_levels& levels, int64_t batch, int64_t channels) {
+  return Buffer(GFL_FLOAT64, gfl_maps_workspace_bytes(&kDevice, &levels, batch, channels) / 8);
+}
+
+void atss(Random& random) {
+  const int32_t dtype = random.of<int32_t>({GFL_FLOAT64, GFL_FLOAT32});
+  const gfl_levels levels = any_levels(random);
+  const int64_t batch = random.of<int64_t>({0, 1, 2, 3});
+  const int64_t gts = random.of<int64_t>({0, 1, 4, 11});
+  const int64_t anchors = anchors_of(levels);
+  Matrix boxes(dtype, batch * gts, 4, Layout::kRows, 0);
+  boxes.buffer.fill(random, 0.0, 80.0);
+  for (int64_t i = 0; i < batch * gts; ++i) {
+    for (int64_t c = 2; c < 4; ++c) {
+      put(boxes.buffer.data(), dtype, 4 * i + c, boxes.buffer[4 * i + c - 2] + random.between(-2.0, 90.0));
+    }
+    if (random.below(9) == 0) put(boxes.buffer.data(), dtype, 4 * i, NAN);
+  }
+  Buffer counts(GFL_INT64, batch);
+  counts.fill(random, -1.0, static_cast<double>(gts + 2));
+  Buffer known(GFL_INT64, batch * gts);
+  known.fill(random, -1.0, 4.0);
+  Buffer valid(dtype, 2 * batch);
+  valid.fill(random, 0.0, 200.0);
+  Buffer assigned(GFL_INT32, batch * anchors);
+  Buffer iou(GFL_FLOAT32, batch * anchors);
+  Buffer labels(GFL_INT32, batch * anchors);
+
+  gfl_atss op{};
+  op.batch = batch;
+  op.gts = gts;
+  op.dtype = dtype;
+  op.gt_boxes = boxes.buffer.data();
+  op.gt_counts = random.coin() ? static_cast<const int64_t*>(counts.data()) : nullptr;
+  const bool labelled = random.coin();
+  op.gt_labels = labelled ? static_cast<const int64_t*>(known.data()) : nullptr;
+  op.classes = 3;
+  op.valid_shapes = random.coin() ? valid.data() : nullptr;
+  op.levels = levels;
+  op.topk = random.of({1, 4, 9, 9, 32});
+  op.anchor_scale = 8.0;
+  op.center_offset = random.of({0.0, 0.5});
+  op.assigned_gt = static_cast<int32_t*>(assigned.data());
+  op.assigned_iou = static_cast<float*>(iou.data());
+  op.labels = labelled ? static_cast<int32_t*>(labels.data()) : nullptr;
+  if (gfl_atss_workspace_bytes(&kDevice, &op) != 0) die("atss: a workspace that it does not get");
+  check(gfl_atss_assign(&kDevice, &op));
+  iou.written("assigned_iou");
+  for (int64_t i = 0; i < batch * anchors; ++i) {
+    const int32_t gt = op.assigned_gt[i];
+    if (gt < GFL_OUTSIDE || gt >= gts) die("atss: no such ground truth");
+    const int32_t label = gt < 0 ? gt : static_cast<int32_t>(op.gt_labels ? op.gt_labels[i / anchors * gts + gt] : 0);
+    if (labelled && op.labels[i] != label) die("atss: not the label of the ground truth");
+  }
+}
+
+void dense(Random& random) {
+  const int32_t dtype = any_dtype(random);
+  const int32_t compute = compute_dtype(dtype);
+  const gfl_levels levels = any_levels(random);
+  const int64_t batch = random.of<int64_t>({0, 1, 2});
+  const int64_t classes = random.of<int64_t>({1, 3, 8, 16, 37});
+  const int64_t anchors = anchors_of(levels);
+  Maps pred(dtype, batch, classes, levels, random, false);
+  pred.fill(random, -6.0, 6.0);
+  Buffer labels(GFL_INT32, batch * anchors);
+  for (int64_t i = 0; i < batch * anchors; ++i) {
+    put(labels.data(), GFL_INT32, i, random.below(static_cast<int>(classes) + 4) - 2);
+  }
+  Buffer scores(compute, batch * anchors);
+  scores.fill(random, 0.0, 1.0);
+  const MaybeBuffer avg_factor = maybe_vector(random, compute, 1, 1.0, 9.0);
+  Buffer loss(compute, 1);
+  Buffer again(compute, 1);
+  Buffer one(compute, 1);
+  put(one.data(), compute, 0, 1.0);
+  Buffer scratch = maps_workspace(levels, batch, classes);
+  Random same(7);
+  Maps grad(dtype, batch, classes, levels, same, true);
+  same = Random(7);
+  Maps second(dtype, batch, classes, levels, same, true);
+
+  gfl_dense_loss op{};
+  op.formula = random.of<int32_t>({GFL_QUALITY_FOCAL, GFL_SIGMOID_FOCAL});
+  op.exponent = random.of({2.0, 2.0, 1.5});
+  op.alpha = 0.25;
+  op.batch = batch;
+  op.classes = classes;
+  op.levels = levels;
+  op.pred = pred.view;
+  op.labels = static_cast<const int32_t*>(labels.data());
+  op.scores = op.formula == GFL_QUALITY_FOCAL ? scores.data() : nullptr;
+  op.scale = random.between(0.1, 2.0);
+  op.avg_factor = data_of(avg_factor);
+  op.loss = loss.data();
+  op.workspace = scratch.data();
+  check(gfl_dense_loss_forward(&kDevice, &op));
+  loss.written("dense loss");
+  op.loss = again.data();
+  op.grad = grad.view;
+  check(gfl_dense_loss_forward(&kDevice, &op));
+  if (!(std::fabs(loss[0] - again[0]) <= 1e-5 * std::fabs(loss[0]))) die("dense loss with and without gradient");
+  grad.written("dense loss gradient of the forward");
+  op.loss = nullptr;
+  op.workspace = nullptr;
+  op.grad_loss = one.data();
+  op.grad = second.view;
+  check(gfl_dense_loss_backward(&kDevice, &op));
+  for (int i = 0; i < levels.count; ++i) second.buffers[i]->same(*grad.buffers[i], "dense loss: gradients");
+}
+
+void positives(Random& random) {
+  const int32_t dtype = any_dtype(random);
+  const int32_t compute = compute_dtype(dtype);
+  const gfl_levels levels = any_levels(random);
+  const int64_t batch = random.of<int64_t>({0, 1, 2, 3});
+  const int64_t classes = random.of<int64_t>({1, 3, 40});
+  const int64_t bins = random.of<int64_t>({2, 8, 17, 17, 33, 200});
+  const int64_t num_gts = 6;
+  const int64_t anchors = anchors_of(levels);
+  const int rare = random.of({1, 8, 100});
+  Buffer gts(GFL_INT32, batch * anchors);
+  for (int64_t i = 0; i < batch * anchors; ++i) {
+    put(gts.data(), GFL_INT32, i, random.below(rare) == 0 ? random.below(6) : -1 - random.below(2));
+  }
+  Maps scores(dtype, batch, classes, levels, random, false);
+  scores.fill(random, -6.0, 6.0);
+  Buffer weights(compute, batch * anchors);
+  Buffer normalisers(compute, 2);
+  Buffer num_pos(compute, 1);
+  Buffer scratch = maps_workspace(levels, batch, classes);
+  gfl_positive_weights weigh{};
+  weigh.batch = batch;
+  weigh.classes = classes;
+  weigh.levels = levels;
+  weigh.gts = static_cast<const int32_t*>(gts.data());
+  weigh.scores = scores.view;
+  weigh.weights = weights.data();
+  weigh.normalisers = normalisers.data();
+  weigh.num_pos = num_pos.data();
+  weigh.workspace = scratch.data();
+  check(gfl_positive_weights_forward(&kDevice, &weigh));
+  weights.written("weights");
+  normalisers.written("normalisers");
+  num_pos.written("num_pos");
+
+  Matrix boxes(compute, batch * num_gts, 4, Layout::kRows, 0);
+  fill_boxes(boxes, random);
+  Maps edges(dtype, batch, 4 * bins, levels, random, false);
+  edges.fill(random, -3.0, 3.0);
+  Maps grad(dtype, batch, 4 * bins, levels, random, true);
+  Buffer quality(compute, batch * anchors);
+  Buffer sums(GFL_FLOAT64, GFL_POSITIVE_SUMS);
+  Buffer upstream(compute, 1);
+  put(upstream.data(), compute, 0, 0.75);
+  Buffer more = maps_workspace(levels, batch, 4 * bins);
+  gfl_positive_boxes op{};
+  op.options = any_options(random);
+  op.batch = batch;
+  op.bins = bins;
+  op.levels = levels;
+  op.target_margin = 0.1;
+  op.gts = weigh.gts;
+  op.num_gts = num_gts;
+  op.gt_boxes = boxes.buffer.data();
+  op.weights = weights.data();
+  op.edges = edges.view;
+  op.quality = quality.data();
+  op.sums = static_cast<double*>(sums.data());
+  op.workspace = more.data();
+  check(gfl_positive_boxes_forward(&kDevice, &op));
+  quality.written("quality");
+  sums.written("sums");
+  Buffer losses(compute, 3);
+  gfl_box_losses finish{};
+  finish.dtype = compute;
+  finish.sums = op.sums;
+  finish.normalisers = normalisers.data();
+  finish.num_pos = num_pos.data();
+  finish.scale_iou = 2.0;
+  finish.scale_dfl = 0.25;
+  char* first = static_cast<char*>(losses.data());
+  finish.loss_iou = first;
+  finish.loss_dfl = first + value_bytes(compute);
+  finish.mean_quality = first + 2 * value_bytes(compute);
+  check(gfl_box_losses_forward(&kDevice, &finish));
+  losses.written("box losses");
+  op.grad_iou = random.coin() ? upstream.data() : nullptr;
+  op.grad_dfl = upstream.data();
+  op.scale_iou = 2.0;
+  op.scale_dfl = 0.25;
+  op.normalisers = normalisers.data();
+  op.grad = grad.view;
+  op.quality = nullptr;
+  op.sums = nullptr;
+  check(gfl_positive_boxes_backward(&kDevice, &op));
+  grad.written("gradient of the positives' edges");
+}
+
+}  // namespace
