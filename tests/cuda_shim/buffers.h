@@ -179,4 +179,17 @@ Buffer workspace(int64_t rows, int64_t cols, int losses = 1) {
   return Buffer(GFL_FLOAT64, losses * gfl_workspace_bytes(&kDevice, rows, cols) / 8);
 }
 
+void fill_boxes(Matrix& boxes, Random& random) {
+  const gfl_matrix view = boxes.view();
+  for (int64_t row = 0; boxes.buffer.size() > 0 && row * view.row_stride < boxes.buffer.size(); ++row) {
+    if (row * view.row_stride + 3 * view.col_stride >= boxes.buffer.size()) break;
+    for (int64_t i = 0; i < 4; ++i) {
+      put(view.data, view.dtype, row * view.row_stride + i * view.col_stride,
+          i < 2 ? random.between(0.0, 30.0) : random.between(31.0, 60.0));
+    }
+  }
+}
+
+gfl_iou_options any_options(Random& random) { return {random.below(4), random.below(3), random.below(2), 1e-6}; }
+
 }  // namespace

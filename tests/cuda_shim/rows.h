@@ -209,19 +209,6 @@ void integral(Random& random) {
   integral_of(random, length, random.of<int64_t>({2, 8, 16, 17, 17, 33, 200}));
 }
 
-gfl_iou_options any_options(Random& random) { return {random.below(4), random.below(3), random.below(2), 1e-6}; }
-
-void fill_boxes(Matrix& boxes, Random& random) {
-  const gfl_matrix view = boxes.view();
-  for (int64_t row = 0; boxes.buffer.size() > 0 && row * view.row_stride < boxes.buffer.size(); ++row) {
-    if (row * view.row_stride + 3 * view.col_stride >= boxes.buffer.size()) break;
-    for (int64_t i = 0; i < 4; ++i) {
-      put(view.data, view.dtype, row * view.row_stride + i * view.col_stride,
-          i < 2 ? random.between(0.0, 30.0) : random.between(31.0, 60.0));
-    }
-  }
-}
-
 void iou(Random& random) {
   const int32_t dtype = any_dtype(random);
   const int32_t compute = compute_dtype(dtype);
