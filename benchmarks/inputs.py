@@ -11,6 +11,8 @@ import heads
 import torch
 from torch import Tensor
 
+import gfl_ops
+
 Inputs = dict[str, Any]
 STRIDES = heads.STRIDES
 
@@ -69,10 +71,16 @@ def decode(rows: int) -> Inputs:
     return {"edge_logits": torch.randn(rows, 68), "anchor_points": torch.rand(rows, 2) * 800}
 
 
-def head(images: int, gts: int, classes: int = 80, size: tuple[int, int] = (800, 1344)) -> Inputs:
+def head(
+    images: int, gts: int, classes: int = 80, size: tuple[int, int] = (800, 1344), *, padded: bool = False
+) -> Inputs:
+    """With ``padded`` the targets are tensors of one size, as a CUDA graph wants them."""
     made = heads.head(0, [gts] * images, size, classes=classes)
     maps = {"cls_scores": [x.detach() for x in made.cls_scores], "bbox_preds": [x.detach() for x in made.bbox_preds]}
-    return maps | {"targets": made.targets}
+    if not padded:
+        return maps | {"targets": made.targets}
+    boxes, labels = (torch.stack([target[name] for target in made.targets]) for name in ("boxes", "labels"))
+    return maps | {"targets": gfl_ops.PaddedTargets(boxes, labels)}
 
 
 def level_shapes(height: int, width: int) -> list[tuple[int, int]]:

@@ -91,12 +91,14 @@ def _three_losses(**arguments: Any) -> dict[str, Tensor]:
     return {name: result[name] for name in heads.LOSSES}
 
 
-def _whole_loss(shape: str, size: str, images: int, gts: int, classes: int = 80, **options: Any) -> Row:
+def _whole_loss(
+    shape: str, size: str, images: int, gts: int, classes: int = 80, *, padded: bool = False, **options: Any
+) -> Row:
     return Row(
         "gfl_loss",
         shape,
         size,
-        lambda: inputs.head(images, gts, classes),
+        lambda: inputs.head(images, gts, classes, padded=padded),
         ("cls_scores", "bbox_preds"),
         kwargs={"strides": STRIDES},
         ours=_three_losses,
@@ -228,7 +230,8 @@ def table() -> list[Row]:
         _atss("2x300 gts", "dense", 2, 300),
         _atss("1x1,000 gts", "dense", 1, 1000),
         _whole_loss("2x7 gts", "coco2", 2, 7, standard=True, targets={"cpu": Target(15)}),
-        _whole_loss("16x7 gts", "coco16", 16, 7, targets={"cuda": gpu}),
+        _whole_loss("16x7 gts", "coco16", 16, 7),
+        _whole_loss("16x7 gts, padded", "coco16", 16, 7, padded=True, targets={"cuda": gpu}),
         _whole_loss("2x7 gts, 1,203 cl.", "lvis", 2, 7, lvis),
         _whole_loss("2x300 gts", "dense", 2, 300, standard=True, targets={"cpu": Target(60)}),
         _whole_loss("1x1,000 gts", "dense", 1, 1000, standard=True, targets={"cpu": Target(150)}),
