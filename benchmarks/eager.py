@@ -55,12 +55,14 @@ __all__ = [
 ]
 
 
-def gfl_loss(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], targets: Any, **options: Any) -> Any:
+def gfl_loss(
+    cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], targets: Any, *args: Any, **options: Any
+) -> Any:
     """Padded targets are taken apart, without looking: all of them are real."""
     if isinstance(targets, gfl_ops.PaddedTargets):
         images = zip(targets.boxes, targets.labels, strict=True)
         targets = [{"boxes": boxes, "labels": labels} for boxes, labels in images]
-    return oracle_gfl.gfl_loss(cls_scores, bbox_preds, targets, **options)
+    return oracle_gfl.gfl_loss(cls_scores, bbox_preds, targets, *args, **options)
 
 
 def distribution_focal_loss(pred: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
