@@ -29,9 +29,9 @@ Work = Callable[[], Outputs]
 
 
 def captured(work: Work) -> Work:
-    """What does the work again, on the same memory."""
+    """What does the work again, on the same memory. The loader's thread goes on pinning memory meanwhile."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = work()
 
     def replay() -> Outputs:
