@@ -2,7 +2,8 @@
 
 A call returns or raises one of our errors, which begin with the op's name. Where it returns on ordinary values, the
 native result is compared with the reference's. `python fuzzing.py 10000` tries that many, never twice the same;
-`python fuzzing.py 10000 nms integral` only those; and with `--seed 7` the same ones each time.
+`python fuzzing.py 10000 nms integral` only those; and with `--seed 7` the same ones each time in the same surroundings
+(hypothesis also draws the constants of the sources that it finds beside the program).
 """
 
 from __future__ import annotations
@@ -367,7 +368,7 @@ def fuzz(tries: int, ops: list[str], seed: int | None) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("tries", type=int)
-    parser.add_argument("ops", nargs="*", choices=[[], *OPS])
+    parser.add_argument("ops", nargs="*", choices=[[], *OPS])  # none is an empty list, which argparse looks up, too
     parser.add_argument("--seed", type=int)
     args = parser.parse_args()
     fuzz(args.tries, args.ops or list(OPS), args.seed)

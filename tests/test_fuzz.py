@@ -1,5 +1,5 @@
-"""No call crashes: see fuzzing.py for what is tried. The same tries each time: a new find is for whoever looks for one,
-and not for whoever changes something else."""
+"""No call crashes: see fuzzing.py for what is tried. The same tries each time on the same sources: a new find is for
+whoever looks for one."""
 
 from __future__ import annotations
 

@@ -100,6 +100,7 @@ struct Stages<T, Formula, true> {
 
   Stages(const T* x, int n, const Ahead<T>& ahead) {
     constexpr int width = Lanes<T>::width;
+    // Where nothing is ahead, what is in the cache anyway is asked for: that costs less than a branch in the loops.
     const T* const pred = ahead.pred ? ahead.pred : x;
     for (int i = 0; i + width <= n; i += width) {
       __builtin_prefetch(pred + i);

@@ -50,6 +50,7 @@ class Integral {
   // Where a position's sides stand side by side, they are taken together, so that memory is passed over once.
   template <class Body>
   void for_blocks(const Body& body) const {
+    if (op_.sides == 0) return;
     const int64_t together = op_.logits.channel_stride == 1 ? op_.sides : 1;
     const int64_t rows = chunk_rows(op_.bins * together);
     const int64_t pieces = chunk_count(op_.length, op_.bins * together);

@@ -14,7 +14,7 @@ from ..data import Batch
 from ..model import Detector
 from ..targets import check_targets, scale_targets
 from .options import TrainOptions
-from .step import Seen, autocast, clip
+from .step import Seen, autocast, clip, device_of
 
 _FIRST_TARGETS = 16
 _EAGER_STEPS = 3  # before a capture: libraries choose their algorithms, the optimiser makes its state
@@ -105,7 +105,7 @@ class GraphedStep:
     ) -> None:
         self.model, self.optimizer, self.clip_norm = model, optimizer, clip_norm
         self.options, self.record = options, record
-        self.device = next(model.parameters()).device
+        self.device = device_of(model)
         self.rate = make_capturable(optimizer, self.device)
         self.inputs: _Inputs | None = None
         self.eager_steps, self.captures = 0, 0

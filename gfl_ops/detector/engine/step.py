@@ -34,7 +34,7 @@ class EagerStep:
         options: TrainOptions,
     ) -> None:
         self.forward, self.optimizer, self.scaler = forward, optimizer, scaler
-        self.clip_norm, self.options = clip_norm, options
+        self.clip_norm, self.options, self.device = clip_norm, options, device_of(forward)
 
     def __call__(self, parts: list[Batch], rate: float, seen: Seen) -> Tensor:
         """The gradients' norm. ``seen`` is told each part's losses."""
@@ -43,7 +43,7 @@ class EagerStep:
         self.optimizer.zero_grad(set_to_none=True)
         for i, batch in enumerate(parts):
             with _no_sync(self.forward, i < len(parts) - 1):
-                with autocast(self.options, batch_device(self.forward)):
+                with autocast(self.options, self.device):
                     losses = self.forward(batch.images, batch.targets, short_sides=batch.short_sides)
                 loss = torch.stack(list(losses.values())).sum()
                 self.scaler.scale(loss / len(parts)).backward()
@@ -65,7 +65,7 @@ def autocast(options: TrainOptions, device: torch.device) -> contextlib.Abstract
     return contextlib.nullcontext() if half is None else torch.autocast(device.type, half)
 
 
-def batch_device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
