@@ -124,7 +124,7 @@ def torchrun(*arguments: object, folder: Path) -> subprocess.Popen[str]:
 @pytest.mark.slow
 def test_two_processes_start_anew_after_one_is_killed(folder: Path, tmp_path: Path) -> None:
     """torchrun starts both again, and they go on from the last checkpoint; nobody asks for --resume."""
-    arguments = ["--max-restarts", "5", "-m", "gfl_ops.detector.train", "--data", folder / "shapes", "--out", "run"]
+    arguments = ["--max-restarts", "1", "-m", "gfl_ops.detector.train", "--data", folder / "shapes", "--out", "run"]
     options = ["--iterations", "60", "--checkpoint-every", "5", *SHORT[2:], "--no-report"]
     started = torchrun(*arguments, *options, folder=tmp_path)
     checkpoints = tmp_path / "run" / "checkpoints"

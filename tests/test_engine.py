@@ -7,7 +7,9 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from train_probe import ITERATIONS, scenes, tiny
 from gfl_ops import detector
 from gfl_ops.detector import data, engine
 from gfl_ops.detector.data.loader import collate
+from gfl_ops.detector.engine.ranks import meet
 from gfl_ops.detector.engine.schedule import learning_rate_factor
 
 PROBE = Path(__file__).with_name("train_probe.py")
@@ -78,6 +81,24 @@ def run(tmp_path: Path, config: detector.ModelConfig | None = None, **changes: o
         return {"AP": 0.5, "AP50": 1.0, "AP75": 0.0}
 
     return engine.train(config or tiny(), scenes(), options, CPU, quiet=True, evaluate=figures)
+
+
+def test_processes_that_start_anew_do_not_meet_the_dead() -> None:
+    """torchrun's store outlives them, and holds what they wrote."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def gathering(first: int) -> str:
+        with ThreadPoolExecutor() as pool:
+            early = pool.submit(meet, store, first, 2, 60)
+            time.sleep(0.2)
+            assert not early.done()
+            late = pool.submit(meet, store, 1 - first, 2, 60)
+            assert early.result() == late.result()
+        return late.result()
+
+    assert len({gathering(0), gathering(0), gathering(1)}) == 3
+    with pytest.raises(TimeoutError, match=r"rank 0 of 2 waited 0.1 s for the others to start"):
+        meet(store, 0, 2, limit=0.1)
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
