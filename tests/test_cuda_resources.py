@@ -73,30 +73,33 @@ def test_hot_kernels_move_16_bytes_at_a_time(architecture: int) -> None:
 
 
 # What an H200 issues in the time that an element takes in memory (DESIGN: 31 instructions and 3.9 special functions for
-# each 4 bytes), and what the kernels need. A float32 forward alone reads 4 bytes and is the one that is not quite
-# bound by memory; with its gradient, as training calls it, it moves 8 and has room.
+# each 4 bytes), and what the kernels need. A half type's loss is a forward and a backward, of which the first reads 2
+# bytes and is not bound by memory; both together move 6, in whose time 46.5 are issued.
 ROWS = "class_loss_flat<{}, QualityFocal<Square>, false, {}>"
 MAPS = "dense_loss_kernel<{}, QualityFocal<Square>, {}>"
-DENSE_PASSES = [  # kernel, dtype, kLoss and kGrad, bytes that an element moves, the most instructions for an element
-    (ROWS, "float", "true, false", 4, 34.5),
-    (ROWS, "float", "true, true", 8, 43.5),
-    (ROWS, "float", "false, true", 8, 40.5),
-    (ROWS, "bfloat16", "true, false", 2, 38.0),
-    (ROWS, "bfloat16", "true, true", 4, 45.5),
-    (ROWS, "float16", "true, true", 4, 45.5),
-    (MAPS, "float", "true, false", 4, 31.5),
-    (MAPS, "float", "true, true", 8, 41.5),
-    (MAPS, "float", "false, true", 8, 39.5),
-    (MAPS, "bfloat16", "true, false", 2, 33.0),
-    (MAPS, "bfloat16", "false, true", 4, 40.5),
-    (MAPS, "float16", "false, true", 4, 39.5),
+# kernel, dtype, kLoss and kGrad, bytes that an element moves, vectors in flight, the most instructions
+DENSE_PASSES = [
+    (ROWS, "float", "true, false", 4, 4, 31.0),
+    (ROWS, "float", "true, true", 8, 4, 39.0),
+    (ROWS, "float", "false, true", 8, 4, 36.0),
+    (ROWS, "bfloat16", "true, false", 2, 4, 24.0),
+    (ROWS, "bfloat16", "false, true", 4, 4, 29.5),
+    (ROWS, "float16", "true, false", 2, 4, 23.0),
+    (ROWS, "float16", "false, true", 4, 4, 29.0),
+    (MAPS, "float", "true, false", 4, 4, 28.0),
+    (MAPS, "float", "true, true", 8, 4, 37.0),
+    (MAPS, "float", "false, true", 8, 4, 35.0),
+    (MAPS, "bfloat16", "true, false", 2, 4, 22.0),
+    (MAPS, "bfloat16", "false, true", 4, 2, 29.5),
+    (MAPS, "float16", "true, false", 2, 4, 21.5),
+    (MAPS, "float16", "false, true", 4, 2, 29.0),
 ]
 
 
 @FOR_EACH_ARCHITECTURE
-@pytest.mark.parametrize(("name", "dtype", "purpose", "moved", "most"), DENSE_PASSES)
+@pytest.mark.parametrize(("name", "dtype", "purpose", "moved", "vectors", "most"), DENSE_PASSES)
 def test_instructions_of_the_dense_pass(
-    architecture: int, name: str, dtype: str, purpose: str, moved: int, most: float
+    architecture: int, name: str, dtype: str, purpose: str, moved: int, vectors: int, most: float
 ) -> None:
     loop = cubins.loop_through(kernel(architecture, name.format(dtype, purpose)), r"LDG\.E\.128")
     loads = loop.count(r"LDG\.E\.128")
@@ -105,8 +108,7 @@ def test_instructions_of_the_dense_pass(
     special = loop.count("MUFU") / elements
     room = 31 * moved / 4
     print(f"\nsm_{architecture} {dtype} <{purpose}>: {instructions:.1f} instructions an element, room for {room:.0f}")
-    assert elements == 16
-    assert loads == (4 if dtype == "float" else 2)  # all in flight before the first is used
+    assert loads == vectors
     assert special == 2  # one exponential and one reciprocal
     assert instructions <= most
     assert loop.count("STG.E.128") == (loads if purpose.endswith("true") else 0)

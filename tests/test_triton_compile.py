@@ -42,7 +42,10 @@ def test_the_usual_kernels() -> None:
 def test_every_kernel(architecture: int, dtype: str) -> None:
     rows = triton_compile.run("kernels", str(architecture), dtype)
     check(rows)
-    assert {row["kernel"] for row in rows} == set(triton_compile.KERNELS)
+    kernels = set(triton_compile.KERNELS)
+    if dtype in ("bfloat16", "float16"):  # whose gradients are made when they are wanted, scaled already
+        kernels.remove("scale_kernel")
+    assert {row["kernel"] for row in rows} == kernels
 
 
 def test_sizes_compile_nothing_anew() -> None:

@@ -23,7 +23,7 @@ bool flat(const gfl_class_loss& op) {
 
 template <class T, class Formula, bool kDense, bool kLoss, bool kGrad>
 void run_flat(Stream& stream, const gfl_class_loss& op, const Formula& formula, bool backward) {
-  using Tile = FlatTile<T>;
+  using Tile = FlatTile<T, kLoss && kGrad>;
   const ClassArguments<T> arguments(op, backward);
   const int64_t tiles = (op.rows * op.cols + Tile::kElements - 1) / Tile::kElements;
   const int blocks = stream.blocks(tiles, 8);

@@ -92,5 +92,23 @@ struct ClassArguments {
   __device__ __forceinline__ C score(int64_t row) const { return scores ? scores[row] : constant<C>(1.0); }
 };
 
+// The logit losses with the exponent that everybody uses.
+template <class Formula>
+struct UsualFormula : std::false_type {};
+template <>
+struct UsualFormula<QualityFocal<Square>> : std::true_type {};
+template <>
+struct UsualFormula<SigmoidFocal<Square>> : std::true_type {};
+
+// A negative's terms, of a logit that was a T.
+template <class T, class Formula>
+__device__ __forceinline__ LossGrad<Compute<T>> negative_term(const Formula& formula, Compute<T> x) {
+  if constexpr (sizeof(T) == 2 && UsualFormula<Formula>::value) {
+    return formula.negative(x, brief_sigmoid_parts(x));
+  } else {
+    return formula.negative(x);
+  }
+}
+
 }  // namespace cuda
 }  // namespace gfl

@@ -12,14 +12,6 @@
 namespace gfl {
 namespace cuda {
 
-// The logit losses with the exponent that everybody uses.
-template <class Formula>
-struct UsualFormula : std::false_type {};
-template <>
-struct UsualFormula<QualityFocal<Square>> : std::true_type {};
-template <>
-struct UsualFormula<SigmoidFocal<Square>> : std::true_type {};
-
 // Blocks that a multiprocessor must have room for: bounds the registers at 64 where the formula is the usual one, at 80
 // for the others and at 128 in double.
 template <class T, class Formula>
@@ -29,10 +21,10 @@ constexpr int kFlatBlocks = std::is_same<T, double>::value ? 2
 
 // kLoss and kGrad say what is wanted at all; the caller of a kernel with both may still leave out either.
 template <class T, class Formula, bool kDense, bool kLoss, bool kGrad>
-__global__ void __launch_bounds__(FlatTile<T>::kThreads, kFlatBlocks<T, Formula>)
+__global__ void __launch_bounds__(kTileThreads, kFlatBlocks<T, Formula>)
     class_loss_flat(const ClassArguments<T> op, const Formula formula, const TilePlan plan) {
   using C = Compute<T>;
-  using Tile = FlatTile<T>;
+  using Tile = FlatTile<T, kLoss && kGrad>;
   constexpr int N = kPack<T>;
   // Two sets of marks: while one is being cleared, the next tile is already marked in the other.
   uint32_t* all_marks = dynamic_shared<uint32_t>();

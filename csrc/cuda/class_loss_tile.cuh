@@ -7,11 +7,14 @@
 namespace gfl {
 namespace cuda {
 
-template <class T>
+constexpr int kTileThreads = 256;
+
+// kBoth: loss and gradient are wanted; of a half type that leaves registers for two vectors only.
+template <class T, bool kBoth>
 struct FlatTile {
-  static constexpr int kThreads = 256;
-  static constexpr int kUnroll = sizeof(T) == 2 ? 2 : 4;
-  static constexpr int kStep = kThreads * kPack<T>;  // elements that the block loads at once
+  static constexpr int kThreads = kTileThreads;
+  static constexpr int kUnroll = sizeof(T) == 2 && kBoth ? 2 : 4;  // vectors of a thread in flight
+  static constexpr int kStep = kThreads * kPack<T>;                // elements that the block loads at once
   static constexpr int kElements = kStep * kUnroll;
   static constexpr int kMarkWords = kElements / 32;
   static constexpr int kMarkBytes = 2 * kMarkWords * static_cast<int>(sizeof(uint32_t));
@@ -79,7 +82,7 @@ __device__ __forceinline__ void for_each_positive(const ClassArguments<T>& op, c
                                                   const Divider& by_cols, const Found& found) {
   const int cols = static_cast<int>(op.cols);
   const int rows = by_cols.divide(place.first_col + place.count - 1) + 1;
-  for (int r = static_cast<int>(threadIdx.x); r < rows; r += FlatTile<T>::kThreads) {
+  for (int r = static_cast<int>(threadIdx.x); r < rows; r += kTileThreads) {
     const int64_t label = op.label(place.first_row + r);
     if (label < 0 || label >= cols) continue;
     const int local = r * cols - place.first_col + static_cast<int>(label);
@@ -164,7 +167,7 @@ __device__ __forceinline__ VectorTerms<T> negative_terms(const Formula& formula,
   VectorTerms<T> terms;
 #pragma unroll
   for (int i = 0; i < kPack<T>; ++i) {
-    const LossGrad<C> term = formula.negative(x[i]);
+    const LossGrad<C> term = negative_term<T>(formula, x[i]);
     terms.loss[i] = term.loss;
     terms.grad[i] = term.grad;
   }

@@ -227,7 +227,8 @@ template <class T, class Formula, bool kLoss, bool kGrad>
 struct DenseThread {
   using C = Compute<T>;
   static constexpr int N = kPack<T>;
-  static constexpr int kUnroll = UsualFormula<Formula>::value ? FlatTile<T>::kUnroll : 1;  // registers
+  // Vectors in flight, as many as there are registers for.
+  static constexpr int kUnroll = !UsualFormula<Formula>::value ? 1 : sizeof(T) == 2 && kGrad ? 2 : 4;
 
   const DenseArguments<T>& op;
   const DenseLevel<T>& level;
@@ -295,7 +296,7 @@ struct DenseThread {
       }
 #pragma unroll
       for (int i = 0; i < kPart; ++i) {
-        const LossGrad<C> term = formula.negative(x[i]);
+        const LossGrad<C> term = negative_term<T>(formula, x[i]);
         const bool dropped = ((left_out | positives) >> (first + i) & 1u) != 0;
         if (kLoss) loss += static_cast<double>(select(dropped, C(), term.loss));
         if (writes(grad) && first + i < item.count) {

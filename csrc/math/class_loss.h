@@ -31,7 +31,7 @@ struct QualityFocal {
   GFL_MEMBER LossGrad<T> negative(T x, const SigmoidParts<T>& parts) const {
     const T modulation = beta.of_sigmoid(x, parts);
     const T bce = softplus(x, parts);
-    return {modulation * bce, modulation * (parts.p + beta.template value<T>() * (parts.q * capped(bce)))};
+    return {modulation * bce, modulation * fused(beta.template value<T>(), parts.q * capped(bce), parts.p)};
   }
 
   template <class T>

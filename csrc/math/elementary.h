@@ -3,7 +3,7 @@
 // exp   x = n ln2 + r, |r| <= ln2 / 2: a minimax polynomial of degree 6 for e^r (relative error 2e-9), times 2^n.
 // log   x = m 2^n with m in [sqrt(1/2), sqrt(2)): n ln2 + log m.
 // log m = 2 atanh(s), s = (m - 1) / (m + 1): s times a polynomial in s^2, minimax for s in [0, 1/3] (4e-9).
-//       The same polynomial gives log1p(e) for e in [0, 1] with s = e / (2 + e), exact relative to a tiny e.
+// log1p(e), e in [0, 1]: e times a minimax polynomial of degree 8 (3e-8), so exact relative to a tiny e.
 // atan  z times a polynomial of degree 9 in z^2 for |z| <= 1 (2.4e-9); beyond, pi/2 - atan(1/z).
 #pragma once
 
@@ -83,6 +83,17 @@ GFL_FN float exponential(float x) {
 #endif
 GFL_FN double exponential(double x) { return ::exp(x); }
 
+// e^x, off by |x| 6e-8 of itself, which a half type's x is by far more: a GPU takes two instructions for it, not seven.
+GFL_FN float brief_exponential(float x) {
+#if defined(__CUDA_ARCH__)
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
+  return y;
+#else
+  return exponential(x);
+#endif
+}
+
 // 2 atanh(s) for |s| <= 1/3.
 template <class T>
 GFL_FN T twice_atanh(T s) {
@@ -107,6 +118,20 @@ GFL_FN T logarithm(T x) {
   return select(x > T(), select(x < infinity, result, x), not_positive);
 }
 GFL_FN double logarithm(double x) { return ::log(x); }
+
+// log(1 + e) / e for e in [0, 1].
+template <class T>
+GFL_FN T log1p_slope(T e) {
+  T p = constant<T>(0.005232690027469);
+  p = fused(p, e, constant<T>(-0.02950521991923));
+  p = fused(p, e, constant<T>(0.07822591750629));
+  p = fused(p, e, constant<T>(-0.136632425023));
+  p = fused(p, e, constant<T>(0.1910600499441));
+  p = fused(p, e, constant<T>(-0.2484298169298));
+  p = fused(p, e, constant<T>(0.3331909673176));
+  p = fused(p, e, constant<T>(-0.4999949313656));
+  return fused(p, e, constant<T>(0.9999999698798));
+}
 
 // log(1 - p) for p in [0, 1], exact relative to a tiny p; 1 gives -infinity.
 template <class T>

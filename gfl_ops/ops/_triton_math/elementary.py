@@ -79,6 +79,19 @@ def logarithm(x):
 
 
 @triton.jit
+def log1p_of_fraction(e):
+    """log(1 + e) for e in [0, 1] in float32, exact relative to a tiny e."""
+    p = tl.fma(e, 0.005232690027469, -0.02950521991923)
+    p = tl.fma(p, e, 0.07822591750629)
+    p = tl.fma(p, e, -0.136632425023)
+    p = tl.fma(p, e, 0.1910600499441)
+    p = tl.fma(p, e, -0.2484298169298)
+    p = tl.fma(p, e, 0.3331909673176)
+    p = tl.fma(p, e, -0.4999949313656)
+    return e * tl.fma(p, e, 0.9999999698798)
+
+
+@triton.jit
 def log1p_double(y):
     """log(1 + y) in float64: what 1 + y loses of y is put back as a factor."""
     u = 1.0 + y

@@ -9,23 +9,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .elementary import capped, exponential, log1p_double, power, twice_atanh
+from .elementary import capped, exponential, log1p_double, log1p_of_fraction, power
 
 
 @triton.jit
 def sigmoid_parts(x):
     """(p, q, log(1 + e^-|x|))"""
     e = exponential(-tl.abs(x))
-    if x.dtype == tl.float64:
-        larger = 1.0 / (1.0 + e)
-        log1p_e = log1p_double(e)
-    else:
-        one = e + 1.0
-        two = e + 2.0
-        r = 1.0 / (one * two)
-        larger = r * two
-        log1p_e = twice_atanh(e * (r * one))
+    larger = 1.0 / (1.0 + e)
     smaller = e * larger
+    log1p_e = log1p_double(e) if x.dtype == tl.float64 else log1p_of_fraction(e)
     positive = x >= 0.0
     return tl.where(positive, larger, smaller), tl.where(positive, smaller, larger), log1p_e
 
