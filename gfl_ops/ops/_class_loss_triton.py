@@ -50,10 +50,14 @@ def own_class(
 
 
 @triton.jit
-def labelled(x, col, own, own_loss, own_grad, exponent, alpha, FORMULA: tl.constexpr, SQUARE: tl.constexpr):
-    """A chunk's (loss, gradient) with each row's own class as it is."""
+def labelled(
+    x, start, own, own_loss, own_grad, exponent, alpha,
+    BLOCK_COLS: tl.constexpr, FORMULA: tl.constexpr, SQUARE: tl.constexpr,
+):  # fmt: skip
+    """A chunk's (loss, gradient) with each row's own class as it is. Its x are as they were loaded, and stand in the
+    columns from `start` on."""
     loss, slope = negative(x, exponent, alpha, FORMULA, SQUARE)
-    mine = own[:, None] == col[None, :]
+    mine = (own - start)[:, None] == tl.arange(0, BLOCK_COLS)[None, :]
     return tl.where(mine, own_loss[:, None], loss), tl.where(mine, own_grad[:, None], slope)
 
 
@@ -92,12 +96,12 @@ def class_loss_kernel(
             inside = tl.broadcast_to(there[:, None], [BLOCK_ROWS, BLOCK_COLS])
             if COLS % BLOCK_COLS != 0:
                 inside = inside & (col < COLS)[None, :]
-            x = tl.load(pred + (row * pred_row)[:, None] + (col * pred_col)[None, :], mask=inside, other=0.0).to(DTYPE)
+            x = tl.load(pred + (row * pred_row)[:, None] + (col * pred_col)[None, :], mask=inside, other=0.0)
             if target is None:
-                loss, slope = labelled(x, col, own, own_loss, own_grad, exponent, alpha, FORMULA, SQUARE)
+                loss, slope = labelled(x, start, own, own_loss, own_grad, exponent, alpha, BLOCK_COLS, FORMULA, SQUARE)
             else:
                 t = tl.load(target + (row * target_row)[:, None] + (col * target_col)[None, :], mask=inside, other=0.0)
-                loss, slope = dense(x, t.to(DTYPE), exponent, alpha, FORMULA, SQUARE)
+                loss, slope = dense(x.to(DTYPE), t.to(DTYPE), exponent, alpha, FORMULA, SQUARE)
             if weight is not None:
                 factor = _factor(weight, row, col, COLS if WEIGHT_DIMS == 2 else 1, 1, there, inside, WEIGHT_DIMS)
                 loss = loss * factor

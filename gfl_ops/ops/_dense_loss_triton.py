@@ -58,8 +58,10 @@ def dense_loss_kernel(
             if CLASSES % BLOCK_CLASSES != 0:
                 inside = inside & (col < CLASSES)[None, :]
             place = row[:, None] + (col * class_stride)[None, :]
-            x = tl.load(pred + place, mask=inside, other=0.0).to(DTYPE)
-            loss, slope = labelled(x, col, own, own_loss, own_grad, exponent, alpha, FORMULA, SQUARE)
+            x = tl.load(pred + place, mask=inside, other=0.0)
+            loss, slope = labelled(
+                x, chunk, own, own_loss, own_grad, exponent, alpha, BLOCK_CLASSES, FORMULA, SQUARE
+            )  # fmt: skip
             kept = tl.broadcast_to((own != _OUTSIDE)[:, None], [BLOCK, BLOCK_CLASSES])
             if grad is not None:
                 slope = tl.where(kept, slope * upstream, 0.0)

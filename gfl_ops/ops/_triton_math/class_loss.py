@@ -19,6 +19,7 @@ from .sigmoid import (
     sigmoid_parts,
     signed,
     softplus,
+    widened,
 )
 
 QUALITY_FOCAL = tl.constexpr(0)
@@ -28,19 +29,20 @@ SIGMOID_FOCAL = tl.constexpr(2)
 
 @triton.jit
 def quality_focal_negative(x, beta, SQUARE: tl.constexpr):
-    p, q, log1p_e = sigmoid_parts(x)
-    factor = modulation_of_sigmoid(x, p, log1p_e, beta, SQUARE)
-    bce = softplus(x, log1p_e)
-    pull = q * capped(bce)
-    return factor * bce, factor * (p + (2.0 * pull if SQUARE else beta * pull))
+    """Of x as it was loaded: half types are widened here."""
+    p, q, e, slope = sigmoid_parts(x)
+    x = widened(x)
+    factor = modulation_of_sigmoid(x, p, e, slope, beta, SQUARE)
+    bce = softplus(x, e, slope)
+    return factor * bce, factor * tl.fma(q * capped(bce), 2.0 if SQUARE else beta, p)
 
 
 @triton.jit
 def quality_focal_dense(x, target, beta, SQUARE: tl.constexpr):
-    p, q, log1p_e = sigmoid_parts(x)
+    p, q, e, slope = sigmoid_parts(x)
     d = p * (1.0 - target) - q * target
     distance = tl.abs(d)
-    bce = bce_with_logits(x, target, log1p_e)
+    bce = bce_with_logits(x, target, e, slope)
     factor = modulation(distance, beta, SQUARE)
     steep = modulation_slope(distance, beta, SQUARE) * (p * q * capped(bce))
     return factor * bce, factor * d + signed(steep, d)
@@ -74,11 +76,11 @@ def sigmoid_focal_positive(x, gamma, alpha, SQUARE: tl.constexpr):
 
 @triton.jit
 def sigmoid_focal_dense(x, target, gamma, alpha, SQUARE: tl.constexpr):
-    p, q, log1p_e = sigmoid_parts(x)
+    p, q, e, slope = sigmoid_parts(x)
     rest = 1.0 - target
     u = p * rest + q * target
     share = alpha * target + (1.0 - alpha) * rest
-    bce = bce_with_logits(x, target, log1p_e)
+    bce = bce_with_logits(x, target, e, slope)
     factor = modulation(u, gamma, SQUARE)
     pull = modulation_slope(u, gamma, SQUARE) * ((rest - target) * (p * q * capped(bce)))
     return share * (factor * bce), share * (factor * (p * rest - q * target) + pull)
@@ -99,7 +101,8 @@ def negative(x, exponent, alpha, FORMULA: tl.constexpr, SQUARE: tl.constexpr):
     if FORMULA == QUALITY_FOCAL:
         return quality_focal_negative(x, exponent, SQUARE)
     elif FORMULA == QUALITY_FOCAL_PROBABILITY:
-        return quality_focal_probability_dense(x, tl.zeros_like(x), exponent, SQUARE)
+        p = widened(x)
+        return quality_focal_probability_dense(p, tl.zeros_like(p), exponent, SQUARE)
     else:
         return sigmoid_focal_negative(x, exponent, alpha, SQUARE)
 

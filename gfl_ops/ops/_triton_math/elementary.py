@@ -53,6 +53,24 @@ def exponential(x):
 
 
 @triton.jit
+def brief_exponential(x):
+    """e^x in float32, off by |x| 6e-8 of itself, which a half type's x is by far more."""
+    return tl.exp2(x * 1.44269504)
+
+
+@triton.jit
+def reciprocal(x, BRIEF: tl.constexpr = False):
+    """1 / x for x in [1, 2]. By way of the square root: Triton has no other division of float32 than one that takes
+    eight instructions more, for x that are huge or tiny. BRIEF: to 3e-7, for half types."""
+    if x.dtype == tl.float64:
+        return 1.0 / x
+    else:
+        root = tl.rsqrt(x)
+        r = root * root
+        return r if BRIEF else tl.fma(tl.fma(-x, r, 1.0), r, r)
+
+
+@triton.jit
 def twice_atanh(s):
     """2 atanh(s) for |s| <= 1/3 in float32."""
     z = s * s
@@ -79,8 +97,8 @@ def logarithm(x):
 
 
 @triton.jit
-def log1p_of_fraction(e):
-    """log(1 + e) for e in [0, 1] in float32, exact relative to a tiny e."""
+def log1p_slope(e):
+    """log(1 + e) / e for e in [0, 1] in float32."""
     p = tl.fma(e, 0.005232690027469, -0.02950521991923)
     p = tl.fma(p, e, 0.07822591750629)
     p = tl.fma(p, e, -0.136632425023)
@@ -88,7 +106,7 @@ def log1p_of_fraction(e):
     p = tl.fma(p, e, -0.2484298169298)
     p = tl.fma(p, e, 0.3331909673176)
     p = tl.fma(p, e, -0.4999949313656)
-    return e * tl.fma(p, e, 0.9999999698798)
+    return tl.fma(p, e, 0.9999999698798)
 
 
 @triton.jit

@@ -9,30 +9,41 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .elementary import capped, exponential, log1p_double, log1p_of_fraction, power
+from .elementary import brief_exponential, capped, exponential, log1p_double, log1p_slope, power, reciprocal
+
+
+@triton.jit
+def widened(x):
+    return x.to(tl.float32) if x.dtype.primitive_bitwidth == 16 else x
 
 
 @triton.jit
 def sigmoid_parts(x):
-    """(p, q, log(1 + e^-|x|))"""
-    e = exponential(-tl.abs(x))
-    larger = 1.0 / (1.0 + e)
+    """(p, q, e, slope): e times slope is log(1 + e^-|x|). Of an x of a half type in fewer instructions: a GPU reads two
+    of those in the time that a float takes."""
+    BRIEF: tl.constexpr = x.dtype.primitive_bitwidth == 16
+    x = widened(x)
+    e = brief_exponential(-tl.abs(x)) if BRIEF else exponential(-tl.abs(x))
+    larger = reciprocal(e + 1.0, BRIEF)
     smaller = e * larger
-    log1p_e = log1p_double(e) if x.dtype == tl.float64 else log1p_of_fraction(e)
     positive = x >= 0.0
-    return tl.where(positive, larger, smaller), tl.where(positive, smaller, larger), log1p_e
+    p, q = tl.where(positive, larger, smaller), tl.where(positive, smaller, larger)
+    if x.dtype == tl.float64:
+        return p, q, log1p_double(e), tl.full(e.shape, 1.0, e.dtype)
+    else:
+        return p, q, e, log1p_slope(e)
 
 
 @triton.jit
-def softplus(x, log1p_e):
-    return tl.where(x > 0.0, x, 0.0) + log1p_e
+def softplus(x, e, slope):
+    return tl.fma(e, slope, tl.where(x > 0.0, x, 0.0))
 
 
 @triton.jit
-def bce_with_logits(x, target, log1p_e):
+def bce_with_logits(x, target, e, slope):
     """At x = +-infinity the factor may be 0: nothing of the infinity is left then."""
-    slope = tl.where(x >= 0.0, 1.0 - target, target)
-    return tl.where(slope == 0.0, 0.0, tl.abs(x) * slope) + log1p_e
+    steep = tl.where(x >= 0.0, 1.0 - target, target)
+    return tl.fma(e, slope, tl.where(steep == 0.0, 0.0, tl.abs(x) * steep))
 
 
 @triton.jit
@@ -41,12 +52,12 @@ def modulation(base, exponent, SQUARE: tl.constexpr):
 
 
 @triton.jit
-def modulation_of_sigmoid(x, p, log1p_e, exponent, SQUARE: tl.constexpr):
+def modulation_of_sigmoid(x, p, e, slope, exponent, SQUARE: tl.constexpr):
     """p^b = e^(-b softplus(-x)): the logarithm of the sigmoid is at hand."""
     if SQUARE:
         return p * p
     else:
-        minus_log_p = tl.where(x < 0.0, -x, 0.0) + log1p_e
+        minus_log_p = softplus(-x, e, slope)
         return exponential(-(exponent * capped(minus_log_p)))
 
 
