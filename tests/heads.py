@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gfl_ops import PaddedTargets
+
 STRIDES = (8, 16, 32, 64, 128)
 
 
@@ -87,3 +89,12 @@ def losses_of(function: Callable[..., Any], head: Head, **options: Any) -> tuple
 def gradients(losses: Sequence[Tensor], head: Head, upstream: Sequence[float] = UPSTREAM) -> list[Tensor]:
     total = sum(factor * loss for factor, loss in zip(upstream, losses, strict=True))
     return list(torch.autograd.grad(total, head.maps))
+
+
+def padded(targets: list[dict[str, Tensor]], most: int, fill: float = 0.0) -> PaddedTargets:
+    boxes = torch.full((len(targets), most, 4), fill)
+    labels = torch.zeros(len(targets), most, dtype=torch.int64)
+    for i, target in enumerate(targets):
+        boxes[i, : len(target["boxes"])] = target["boxes"]
+        labels[i, : len(target["labels"])] = target["labels"]
+    return PaddedTargets(boxes, labels, torch.tensor([len(target["labels"]) for target in targets]))

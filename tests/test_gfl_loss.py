@@ -9,14 +9,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import host_cuda
 import oracle_gfl
 import pytest
 import torch
 from cases import channels_last, strided_cols
 from conftest import only_backends
-from gpu import captured, needs_gpu, no_host_sync
-from heads import LOSSES, STRIDES, UPSTREAM, Head, gradients, head, losses_of
+from heads import LOSSES, STRIDES, UPSTREAM, gradients, head, losses_of, padded
 from test_registration import OF_THE_WHOLE_LOSS, RecordRawOps, with_raw_ops
 
 import gfl_ops
@@ -119,15 +117,6 @@ def test_mixed_layouts_and_frozen_branches(backend) -> None:
         got = torch.autograd.grad(total, inputs.maps[part])
         for a, b in zip(got, expected[part], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-9)
-
-
-def padded(targets, most: int, fill: float = 0.0) -> PaddedTargets:
-    boxes = torch.full((len(targets), most, 4), fill)
-    labels = torch.zeros(len(targets), most, dtype=torch.int64)
-    for i, target in enumerate(targets):
-        boxes[i, : len(target["boxes"])] = target["boxes"]
-        labels[i, : len(target["labels"])] = target["labels"]
-    return PaddedTargets(boxes, labels, torch.tensor([len(target["labels"]) for target in targets]))
 
 
 @pytest.mark.parametrize("fill", [0.0, torch.nan, 100.0])
@@ -368,106 +357,6 @@ def test_two_ranks_are_one_batch(backend, tmp_path: Path) -> None:
             torch.testing.assert_close(found[rank]["gradients"][i] / 2, sums[rank].item(), rtol=1e-7, atol=1e-12)
 
 
-# ---- on a GPU, or as if ------------------------------------------------------------------------------
-
-
-def static_copy(inputs: Head, most: int, device: str) -> Head:
-    """The same with padded targets, on a device."""
-    targets = PaddedTargets(*(x.to(device) for x in padded(inputs.targets, most)))
-    return replace(inputs.to(device), targets=targets)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
-@pytest.mark.parametrize("options", [{}, {"beta": 1.5}], ids=["usual", "beta"])
-def test_at_most_twelve_launches(options: dict, dtype: torch.dtype, needs_native) -> None:
-    """Three assign, two weigh the positives, two take their boxes, one finishes the box losses, two do the classes; the
-    backward has one for either. The head is large enough for every sum to need its second launch."""
-    inputs = static_copy(head(61, (40, 3), (320, 320), classes=20, dtype=dtype), 50, "cpu").map(lambda x: x.to(dtype))
-    with host_cuda.route(), gfl_ops.use_backend("native"):
-        before = host_cuda.launches()
-        losses = losses_of(gfl_loss, inputs, **options)
-        forward = host_cuda.launches() - before
-        gradients(losses, inputs, (2.0, 0.5, 3.0))
-        both = host_cuda.launches() - before
-        with torch.no_grad():
-            losses_of(gfl_loss, inputs, **options)
-        without_gradient = host_cuda.launches() - before - both
-    assert (forward, both, without_gradient) == (10, 12, 10)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
-def test_no_host_sync(dtype: torch.dtype) -> None:
-    needs_gpu()
-    listed = head(62, (7, 0, 30), (320, 320), classes=80, valid=0.9).to("cuda").map(lambda x: x.to(dtype))
-    with gfl_ops.use_backend("native"):
-        for inputs in (listed, static_copy(listed, 40, "cuda")):
-            gradients(losses_of(gfl_loss, inputs), inputs)  # what is loaded lazily may wait
-            with no_host_sync():
-                gradients(losses_of(gfl_loss, inputs), inputs)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["maps", "channels_last"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
-def test_a_captured_graph_takes_new_targets(dtype: torch.dtype, layout: torch.memory_format) -> None:
-    needs_gpu()
-    heads = [
-        static_copy(head(seed, gts, (320, 352), classes=80), 40, "cuda").map(
-            lambda x: x.to(dtype).to(memory_format=layout)
-        )
-        for seed, gts in ((63, (7, 3)), (64, (40, 0)), (65, (1, 25)))
-    ]
-    static = heads[0].map(torch.clone)
-    static = replace(static, targets=PaddedTargets(*(x.clone() for x in static.targets)))
-
-    def step() -> list[torch.Tensor]:
-        losses = losses_of(gfl_loss, static)
-        return [*losses, *gradients(losses, static)]
-
-    with gfl_ops.use_backend("native"):
-        graph, outputs = captured(step)
-        for other in (*heads[1:], heads[0]):
-            with torch.no_grad():
-                torch._foreach_copy_([*static.maps, *static.targets], [*other.maps, *other.targets])
-            graph.replay()
-            losses = losses_of(gfl_loss, other)
-            for got, expected in zip(outputs, [*losses, *gradients(losses, other)], strict=True):
-                assert torch.equal(got, expected)
-
-
-@pytest.mark.gpu
-def test_launches_of_a_step_on_a_gpu() -> None:
-    """Torch's own included, of which only the sum of the losses and its gradient's way back are not the loss's."""
-    needs_gpu()
-    inputs = static_copy(head(66, (40, 3), (320, 320), classes=80), 50, "cuda")
-    with gfl_ops.use_backend("native"):
-        ones = [torch.ones((), device="cuda") for _ in LOSSES]
-        torch.autograd.grad(losses_of(gfl_loss, inputs), inputs.maps, ones)
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-            torch.autograd.grad(losses_of(gfl_loss, inputs), inputs.maps, ones)
-            torch.cuda.synchronize()
-    on_device = [event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-    assert 0 < len(on_device) <= 12, on_device
-
-
-@pytest.mark.gpu
-def test_memory_on_a_gpu_does_not_grow_with_the_gts() -> None:
-    needs_gpu()
-    peaks = []
-    for gts in (7, 1000):
-        inputs = static_copy(head(67, (gts,), (800, 1344), classes=80), gts, "cuda")
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        with gfl_ops.use_backend("native"):
-            gradients(losses_of(gfl_loss, inputs), inputs)
-        peaks.append(torch.cuda.max_memory_allocated() - before)
-    assert peaks[1] <= 1.05 * peaks[0]
-
-
-# ---- the module and the errors -----------------------------------------------------------------------
-
-
 def test_module(backend) -> None:
     inputs = head(51, (6, 6), classes=3, bins=8, valid=0.8).to(backend.device)
     options = {"beta": 1.0, "loss_weights": (2.0, 1.0, 0.5), "topk": 5, "iou_kind": "diou", "center_offset": 0.5}
@@ -478,69 +367,3 @@ def test_module(backend) -> None:
     assert "num_classes=3, reg_max=7" in repr(module)
     with pytest.raises(ValueError, match=r"GFLLoss: bbox_preds\[0\] must have 68 channels, got \(2, 32, 20, 28\)"):
         GFLLoss(3)(inputs.cls_scores, inputs.bbox_preds, inputs.targets)
-
-
-GOOD = head(52, (2, 1), (64, 64))
-BOXES, LABELS = torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.int64)
-ERRORS = [
-    ({"cls_scores": GOOD.cls_scores[0]}, TypeError, "cls_scores must be a list of tensors, got Tensor"),
-    ({"cls_scores": []}, ValueError, "cls_scores must have 1 to 8 levels, got 0"),
-    ({"cls_scores": GOOD.cls_scores[:-1]}, ValueError, "cls_scores must have a level for each stride = 5, got 4"),
-    ({"cls_scores": [x.long() for x in GOOD.cls_scores]}, TypeError, r"cls_scores\[0\] must be float32.* got int64"),
-    ({"cls_scores": [x[0] for x in GOOD.cls_scores]}, ValueError, r"cls_scores\[0\] must be \(B, channels, H, W\)"),
-    (
-        {"bbox_preds": [x[:, :-1] for x in GOOD.bbox_preds]},
-        ValueError,
-        "bbox_preds must have 4 . bins channels, got 67",
-    ),
-    (
-        {"bbox_preds": [x[:, :, :1] for x in GOOD.bbox_preds]},
-        ValueError,
-        r"bbox_preds\[0\] must be .* = \(2, 68, 8, 8\)",
-    ),
-    (
-        {"bbox_preds": [x.double() for x in GOOD.bbox_preds]},
-        TypeError,
-        r"bbox_preds\[0\] must be float32 as all levels",
-    ),
-    ({"strides": (8, 16)}, ValueError, "cls_scores must have a level for each stride = 2, got 5"),
-    ({"strides": STRIDES[::-1]}, ValueError, r"strides must fit the levels' heights = \[8, 4, 2, 1, 1\], got \[128"),
-    ({"strides": (8, 16, 32, 64, 0)}, ValueError, "strides must be at least .* got 0"),
-    ({"targets": {}}, TypeError, "targets must be a list of dicts or PaddedTargets, got dict"),
-    ({"targets": GOOD.targets[:1]}, ValueError, "targets must be one for each image = 2, got 1"),
-    ({"targets": [{"boxes": BOXES[0]}] * 2}, TypeError, r"targets\[0\] must be a dict .* got \['boxes'\]"),
-    (
-        {"targets": [{"boxes": BOXES[0], "labels": LABELS[0, :2]}] * 2},
-        ValueError,
-        r"targets\[0\]\['labels'\] must be \(n,\) = \(3,\), got \(2,\)",
-    ),
-    (
-        {"targets": [{"boxes": BOXES[0], "labels": LABELS[0] + 5}] * 2},
-        ValueError,
-        r"labels must be in \[0, C = 5\), got 5 in image 0, ground truth 0",
-    ),
-    (
-        {"targets": PaddedTargets(BOXES, LABELS - 1, torch.tensor([0, 2]))},
-        ValueError,
-        r"labels must be in \[0, C = 5\), got -1 in image 1, ground truth 0",
-    ),
-    (
-        {"targets": PaddedTargets(BOXES, LABELS, torch.tensor([4, 0]))},
-        ValueError,
-        r"targets.counts must be 0 to G = 3, got \[4, 0\]",
-    ),
-    ({"targets": PaddedTargets(BOXES[0], LABELS)}, ValueError, r"targets.boxes must be \(B, G, 4\) with B = 2, got"),
-    ({"targets": PaddedTargets(BOXES, LABELS.float())}, TypeError, "targets.labels must be int64.* got float32"),
-    ({"valid_shapes": torch.zeros(2)}, ValueError, r"valid_shapes must be \(B, 2\) = \(2, 2\), got \(2,\)"),
-    ({"topk": 0}, ValueError, r"topk must be in \[1, 32\].* got 0"),
-    ({"iou_kind": "siou"}, ValueError, "iou_kind must be one of .* got 'siou'"),
-    ({"loss_weights": (1.0, 2.0)}, ValueError, r"loss_weights must be three numbers, got \(1.0, 2.0\)"),
-    ({"beta": -1}, ValueError, "beta must be at least 0 .* got -1"),
-]
-
-
-@pytest.mark.parametrize(("change", "error", "words"), ERRORS, ids=[words[:40] for _, _, words in ERRORS])
-def test_errors(change: dict, error: type[Exception], words: str) -> None:
-    good = {"cls_scores": GOOD.cls_scores, "bbox_preds": GOOD.bbox_preds, "targets": GOOD.targets, "strides": STRIDES}
-    with pytest.raises(error, match=f"gfl_loss: {words}"):
-        gfl_loss(**(good | change))
