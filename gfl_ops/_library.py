@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+_SEQUENCES = (list, tuple)
 _library = torch.library.Library("gfl_ops", "DEF")
 
 
@@ -41,7 +42,8 @@ def register(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) 
     op = getattr(torch.ops.gfl_ops, name).default
 
     def call(first: Any, *args: Any) -> Any:
-        if type(first) in _PLAIN and (first.is_cpu or first.is_cuda) and not _somebody_watches():
+        tensor = first[0] if type(first) in _SEQUENCES and first else first
+        if type(tensor) in _PLAIN and (tensor.is_cpu or tensor.is_cuda) and not _somebody_watches():
             return kernel(first, *args)
         return op(first, *args)
 

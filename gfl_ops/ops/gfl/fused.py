@@ -170,22 +170,23 @@ def fused_loss(prefix: str, kernels: Kernels) -> Callable[..., Losses]:
         bbox_preds = [_native.as_map(x) for x in bbox_preds]
         strides = list(options.strides)
         boxes = targets.boxes.contiguous()
-        gts, labels, weights, normalisers, num_pos = ops.assign(
-            [x.detach() for x in cls_scores],
-            boxes,
-            targets.labels.long().contiguous(),
-            None if targets.counts is None else targets.counts.long().contiguous(),
-            None if valid_shapes is None else valid_shapes.to(boxes.dtype).contiguous(),
-            strides,
-            options.topk,
-            options.anchor_scale,
-            options.center_offset,
-        )
-        finish_mean = start_mean(normalisers)
         how = (strides, options.center_offset, KINDS[options.iou_kind], options.eps, options.target_margin)
-        boxes = boxes.to(weights.dtype)
-        quality, sums = ops.boxes([x.detach() for x in bbox_preds], gts, weights, boxes, *how)
-        normalisers = finish_mean()
+        with torch.no_grad():
+            gts, labels, weights, normalisers, num_pos = ops.assign(
+                cls_scores,
+                boxes,
+                targets.labels.long().contiguous(),
+                None if targets.counts is None else targets.counts.long().contiguous(),
+                None if valid_shapes is None else valid_shapes.to(boxes.dtype).contiguous(),
+                strides,
+                options.topk,
+                options.anchor_scale,
+                options.center_offset,
+            )
+            finish_mean = start_mean(normalisers)
+            boxes = boxes.to(weights.dtype)
+            quality, sums = ops.boxes(bbox_preds, gts, weights, boxes, *how)
+            normalisers = finish_mean()
 
         cls_weight, bbox_weight, dfl_weight = options.loss_weights
         # The sum of the positives is a mean by 1, that of their sides' mean one by 4; each has its eps.
