@@ -20,7 +20,7 @@ from ._class_loss import ARGUMENTS, QUALITY_FOCAL_PROBABILITY
 from ._triton import effective_scale, number
 from ._triton_math.class_loss import dense, negative, positive
 
-TILE = 1024  # elements; half of that where each takes many registers: float64, probabilities in float32
+TILE = 1024  # elements; fewer where each takes many registers: a fourth in float64, half for probabilities in float32
 
 
 @triton.jit
@@ -130,8 +130,8 @@ def block_of(cols: int, value_bytes: int, formula: int) -> tuple[int, int]:
     widths = [width // value_bytes for width in (64, 32, 16)]
     width = min(widths, key=lambda width: _triton.cdiv(cols, width) * width)
     width = min(width, _triton.power_of_two(max(cols, 1)))
-    heavy = value_bytes == 8 or (value_bytes == 4 and formula == QUALITY_FOCAL_PROBABILITY)
-    return (TILE // 2 if heavy else TILE) // width, width
+    parts = 4 if value_bytes == 8 else 2 if value_bytes == 4 and formula == QUALITY_FOCAL_PROBABILITY else 1
+    return TILE // parts // width, width
 
 
 def _strides(matrix: Tensor | None) -> tuple[int, int]:
