@@ -26,8 +26,10 @@ def gfl_loss(
     anchor_scale=8.0,
     center_offset=0.0,
     mean_over_ranks=lambda x: x,
+    settle=None,
 ):
-    """targets: a list of {"boxes", "labels"}; valid_shapes: (B, 2). Returns three losses, summed over the levels."""
+    """targets: a list of {"boxes", "labels"}; valid_shapes: (B, 2); settle: see assign. Returns three losses, each the
+    sum over the levels."""
     classes = cls_scores[0].shape[1]
     like = bbox_preds[0]
     grid = [
@@ -38,7 +40,7 @@ def gfl_loss(
     labels, weights, boxes, num_pos = [], [], [], 0
     for image, target in enumerate(targets):
         valid = valid_cells(cls_scores, strides, None if valid_shapes is None else valid_shapes[image])
-        assigned = assign(grid, valid, target["boxes"], topk)
+        assigned = assign(grid, valid, target["boxes"], topk, settle)
         positive = assigned >= 0
         label = torch.full_like(assigned, classes)
         label[positive] = target["labels"][assigned[positive]].long()
@@ -125,8 +127,9 @@ def valid_cells(maps, strides, shape):
     return flags
 
 
-def assign(grid, valid, gt_boxes, topk):
-    """(A,) the gt of each anchor, -1 for none: ATSS on the valid anchors of all levels."""
+def assign(grid, valid, gt_boxes, topk, settle=None):
+    """(A,) the gt of each anchor, -1 for none: ATSS on the valid anchors of all levels. `settle` says how the gts share
+    out their candidates."""
     anchors = torch.cat([level[inside] for level, inside in zip(grid, valid, strict=True)])
     counts = [int(inside.sum()) for inside in valid]
     inside = torch.cat(valid)
@@ -145,15 +148,24 @@ def assign(grid, valid, gt_boxes, topk):
         candidates.append(nearest + start)
         start += count
     candidates = torch.cat(candidates)
-    columns = torch.arange(gts, device=inside.device)
-    of_candidates = overlaps[candidates, columns]
+    of_candidates = overlaps[candidates, torch.arange(gts, device=inside.device)]
     threshold = of_candidates.mean(0) + of_candidates.std(0)
-    x, y = centers[candidates].unbind(-1)
-    sides = torch.stack([x - gt_boxes[:, 0], y - gt_boxes[:, 1], gt_boxes[:, 2] - x, gt_boxes[:, 3] - y], -1)
-    positive = (of_candidates >= threshold) & (sides.min(-1)[0] > 0.01)
-    claimed = torch.full_like(overlaps, -torch.inf)
-    row, column = candidates[positive], columns.expand_as(candidates)[positive]
-    claimed[row, column] = overlaps[row, column]
-    best, gt = claimed.max(1)
+    best, gt = (settle or settled)(overlaps, centers, gt_boxes, candidates, of_candidates >= threshold)
     assigned[inside] = torch.where(best > -torch.inf, gt, -1)
     return assigned
+
+
+def settled(overlaps, centers, gt_boxes, candidates, worthy):
+    """Of each anchor the highest IoU with a gt that it is a worthy candidate of and lies in, and that gt."""
+    columns = torch.arange(len(gt_boxes), device=gt_boxes.device).expand_as(candidates)
+    positive = worthy & (sides_within(centers[candidates], gt_boxes).min(-1)[0] > 0.01)
+    claimed = torch.full_like(overlaps, -torch.inf)
+    row, column = candidates[positive], columns[positive]
+    claimed[row, column] = overlaps[row, column]
+    return claimed.max(1)
+
+
+def sides_within(points, gt_boxes):
+    """(candidates, gts, 4) of points (candidates, gts, 2): how far each lies from the sides of its gt."""
+    x, y = points.unbind(-1)
+    return torch.stack([x - gt_boxes[:, 0], y - gt_boxes[:, 1], gt_boxes[:, 2] - x, gt_boxes[:, 3] - y], -1)
