@@ -20,7 +20,7 @@ from ._class_loss import ARGUMENTS, QUALITY_FOCAL_PROBABILITY
 from ._triton import effective_scale, number
 from ._triton_math.class_loss import dense, negative, positive
 
-TILE = 1024  # elements; fewer where each takes many registers: a fourth in float64, half for probabilities in float32
+TILE = 1024  # elements; fewer where each takes many registers, see block_of
 
 
 @triton.jit
@@ -125,12 +125,13 @@ def class_loss_kernel(
         tl.store(partials + tl.program_id(0), tl.sum(total))
 
 
-def block_of(cols: int, value_bytes: int, formula: int) -> tuple[int, int]:
+def block_of(cols: int, value_bytes: int, formula: int, dense: bool) -> tuple[int, int]:
     """Rows and columns of a chunk: 16 to 64 bytes of a row, whatever leaves the fewest columns empty."""
     widths = [width // value_bytes for width in (64, 32, 16)]
     width = min(widths, key=lambda width: _triton.cdiv(cols, width) * width)
     width = min(width, _triton.power_of_two(max(cols, 1)))
-    parts = 4 if value_bytes == 8 else 2 if value_bytes == 4 and formula == QUALITY_FOCAL_PROBABILITY else 1
+    heavy = value_bytes == 8 or (value_bytes == 4 and formula == QUALITY_FOCAL_PROBABILITY)
+    parts = 4 if value_bytes == 8 and dense else 2 if heavy else 1
     return TILE // parts // width, width
 
 
@@ -162,7 +163,7 @@ def _run(
     alpha: float,
 ) -> None:
     rows, cols = pred.shape
-    block_rows, block_cols = block_of(cols, pred.element_size(), formula)
+    block_rows, block_cols = block_of(cols, pred.element_size(), formula, target is not None)
     _triton.launch_loss(
         class_loss_kernel,
         pred,
