@@ -330,7 +330,11 @@ def test_an_interrupted_run_leaves_what_it_had(kind: signal.Signals, tmp_path: P
         f"table = [stages.Stage('first', 30, make({WRITES!r})), stages.Stage('second', 30, make({HANGS!r}))]\n"
         f"stages.Runner(pathlib.Path({str(out)!r}), {{}}, 60).run(table)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
+    )
     end = time.monotonic() + 30
     while time.monotonic() < end:
         found = json.loads(out.read_text())["stages"] if out.exists() else {}
