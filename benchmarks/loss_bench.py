@@ -15,12 +15,14 @@ out at most beyond the inputs, the gradient among it. A forward is without gradi
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import apart
 import columns
 import machine
 import measure
@@ -52,7 +54,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="what to measure (default: everything but the reference); naming compile compiles every size",
     )
     parser.add_argument("--quick", action="store_true", help="no torch.compile, and a third of the time for each row")
-    parser.add_argument("--seconds", type=float, help="time to spend on each row (default: 0.8)")
+    parser.add_argument("--seconds", type=float, help="time to spend on each row (default: 1.6, small ones 0.4)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results, as they come")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as a table")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the speed-ups, as SVG")
@@ -88,10 +90,16 @@ def chosen_columns(options: argparse.Namespace) -> list[columns.Column]:
     return columns.columns(tuple(names))
 
 
+def seconds_for(row: Row, options: argparse.Namespace) -> float:
+    """The large rows are those whose temporaries come and go, so that their times vary most."""
+    if options.seconds:
+        return options.seconds
+    return (0.4 if row.size == "small" else 1.6) * (0.3 if options.quick else 1)
+
+
 def run(options: argparse.Namespace) -> int:
     table, chosen = chosen_rows(options), chosen_columns(options)
     everywhere = options.backend is not None and "compile" in options.backend
-    seconds = options.seconds or (0.3 if options.quick else 0.8)
     content: dict[str, Any] = {
         "kind": "loss_bench",
         "command": ["loss_bench.py", *(Path(word).name for word in sys.argv[1:])],  # without folders of this machine
@@ -101,14 +109,19 @@ def run(options: argparse.Namespace) -> int:
     print(", ".join(f"{name} {value}" for name, value in content["machine"].items()))
     print(report.header(options.device), flush=True)
     start = time.monotonic()
+    measured = measure.measure
+    if options.device == "cpu":  # a GPU's memory has an allocator that keeps it, and CUDA does not live through a fork
+        measured = functools.partial(apart.call, measure.measure)
+        if any(column.name == "compile" for column in chosen):
+            apart.prepare_to_compile()
     bar = progress.Progress(len(table) * len(options.dtype))
     left_out, failed = [], []
     for row in table:
         for dtype in options.dtype:
             bar.start(f"{row.name} {dtype}")
             try:
-                result = measure.measure(row, chosen, options.device, DTYPES[dtype], seconds, everywhere)
-            except (measure.Mismatch, torch.OutOfMemoryError) as error:
+                result = measured(row, chosen, options.device, DTYPES[dtype], seconds_for(row, options), everywhere)
+            except (measure.Mismatch, torch.OutOfMemoryError, apart.Died) as error:
                 failed.append(f"{row.name} {dtype}: {str(error).splitlines()[0]}")
                 result = None
             else:

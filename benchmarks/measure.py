@@ -116,6 +116,8 @@ def measure(
     rotated = rotation(row, device, dtype)
     expected = expected_of(row, rotated[0], device)
     for column, call in calls.items():
+        if column.name == "eager":  # what is expected came from it
+            continue
         check(row, column, results(row, call, rotated[0]), expected, dtype)
     del expected
 

@@ -360,4 +360,5 @@ PYBIND11_MODULE(GFL_MODULE, module) {
   module.def("cpu_isa", &gfl_cpu_isa);
   module.def("set_cpu_isa", &set_cpu_isa);
   module.def("cpu_threads", &gfl_cpu_threads);
+  module.def("use_huge_pages", [](Address data, int64_t bytes) { gfl_use_huge_pages(pointer(data), bytes); });
 }

@@ -17,6 +17,10 @@
 #include <cpuid.h>
 #endif
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #if defined(GFL_WITH_CUDA)
 #include "cuda/cuda_ops.h"
 #endif
@@ -292,5 +296,17 @@ int gfl_set_cpu_isa(const char* name) {
 }
 
 int gfl_cpu_threads(void) { return gfl::cpu_threads(); }
+
+void gfl_use_huge_pages(void* data, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t huge = uintptr_t{2} << 20;  // whole ones inside alone: a neighbour's memory is not ours to advise
+  const uintptr_t start = (reinterpret_cast<uintptr_t>(data) + huge - 1) / huge * huge;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) / huge * huge;
+  if (start < end) madvise(reinterpret_cast<void*>(start), end - start, MADV_HUGEPAGE);  // an advice: it may fail
+#else
+  (void)data;
+  (void)bytes;
+#endif
+}
 
 }  // extern "C"

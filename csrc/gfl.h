@@ -478,6 +478,10 @@ GFL_API const char* gfl_cpu_isa(void);        /* "baseline", "avx2" or "avx512":
 GFL_API int gfl_set_cpu_isa(const char* isa); /* for tests and benchmarks; an unknown or unsupported one is an error */
 GFL_API int gfl_cpu_threads(void);            /* how many the next call would use */
 
+/* Asks the system to back the memory by huge pages, where it knows them and has not touched it yet. A page fault costs
+ * more than our arithmetic on what lies in a page of 4 KiB, and memory of this size is mostly fresh. */
+GFL_API void gfl_use_huge_pages(void* data, int64_t bytes);
+
 #ifdef __cplusplus
 }
 #endif

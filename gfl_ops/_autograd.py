@@ -81,7 +81,7 @@ def register_loss(
     def forward(pred: Tensor, kind: int, *args: Any) -> tuple[Tensor, Tensor]:
         *args, with_grad = args  # type: ignore[assignment]
         loss = loss_like(pred, kind)
-        grad = torch.empty_like(pred) if with_grad else None
+        grad = _native.expect_to_fill(torch.empty_like(pred)) if with_grad else None
         run(None, loss, grad, pred, kind, *args)
         return loss, pred.new_empty(0) if grad is None else grad
 
@@ -89,7 +89,7 @@ def register_loss(
         return loss_like(pred, kind), torch.empty_like(pred) if args[-1] else pred.new_empty(0)
 
     def backward(grad_loss: Tensor, pred: Tensor, *args: Any) -> Tensor:
-        grad = torch.empty_like(pred)
+        grad = _native.expect_to_fill(torch.empty_like(pred))
         run(grad_loss, None, grad, pred, *args)
         return grad
 

@@ -25,6 +25,7 @@ except ImportError as error:  # built with GFL_NATIVE=off, or run from a source 
     load_error = str(error)
 
 _CPU = (0, 0, 0)
+_LARGE = 4 << 20  # bytes; numpy draws the same line
 _CUDA_KIND = 1
 _routed: tuple[ModuleType, int] | None = None
 
@@ -84,6 +85,13 @@ def core_for(tensor: Tensor) -> tuple[ModuleType, Device]:
     if _module is None:
         raise RuntimeError(f"gfl_ops: the native core is not there ({load_error}); see python -m gfl_ops.info")
     return _module, _CPU
+
+
+def expect_to_fill(tensor: Tensor) -> Tensor:
+    """Memory that a kernel will write whole: what is large comes fresh from the system, a page fault for each 4 KiB."""
+    if tensor.is_cpu and tensor.nbytes >= _LARGE and _module is not None:
+        _module.use_huge_pages(tensor.data_ptr(), tensor.nbytes)
+    return tensor
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:

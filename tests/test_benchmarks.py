@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import torch
 import gfl_ops
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import apart
 import columns
 import counting
 import detector_bench
@@ -34,6 +36,7 @@ import stages
 import tables
 import timing
 
+_ONE_OFF = [torch.ones(2)], [torch.zeros(2)]
 BENCHMARKS = Path(rows.__file__).parent
 
 
@@ -138,6 +141,17 @@ def test_a_wrong_result_gets_no_figure() -> None:
         measure.check(row, column, not_a_number, expected, torch.float32)
     with pytest.raises(measure.Mismatch, match="gives shapes"):
         measure.check(row, column, expected[:1], expected, torch.float32)
+
+
+def test_a_call_apart_answers_raises_and_may_die() -> None:
+    """As rows are measured on a CPU; one that runs out of memory is one row less."""
+    heap: list[int] = []
+    assert apart.call(lambda: (heap.append(1), len(heap), os.getpid())[1:]) != (1, os.getpid())
+    assert heap == []
+    with pytest.raises(measure.Mismatch, match="off by"):
+        apart.call(measure.check, row_of("integral"), columns.columns(("native",))[0], *_ONE_OFF, torch.float32)
+    with pytest.raises(apart.Died):
+        apart.call(lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def test_a_library_that_is_installed_becomes_a_column(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
+import mmap
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import gfl_ops
 
@@ -81,3 +84,25 @@ def test_the_whole_loss_needs_no_more_for_a_crowd(needs_native) -> None:
     assert found["1000"]["step"] <= 1.05 * found["7"]["step"]
     assert 0.7 * gradients <= found["7"]["step"] <= 1.3 * gradients
     assert found["1000"]["forward"] <= 0.3 * gradients
+
+
+def huge_pages_on_advice() -> bool:
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return setting.is_file() and "[never]" not in setting.read_text()
+
+
+@pytest.mark.skipif(not huge_pages_on_advice(), reason="this system has no transparent huge pages")
+@pytest.mark.parametrize("formula", [gfl_ops.quality_focal_loss, gfl_ops.sigmoid_focal_loss])
+def test_a_large_gradient_does_not_fault_page_by_page(formula, needs_native) -> None:
+    """64 MiB, which malloc maps anew each time."""
+    rows, classes = 1 << 18, 64
+    label = torch.full((rows,), classes)
+    target = (label, torch.zeros(rows)) if formula is gfl_ops.quality_focal_loss else label
+    pred = torch.zeros(rows, classes, requires_grad=True)
+    with gfl_ops.use_backend("native"):
+        formula(pred, target).backward()
+        pred.grad = None
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        formula(pred, target).backward()
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert faults < 0.2 * pred.nbytes / mmap.PAGESIZE

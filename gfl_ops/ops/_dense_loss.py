@@ -91,14 +91,14 @@ def register_ops(
 
     def forward(preds: Sequence[Tensor], *args: Any) -> tuple[Tensor, Tensor]:
         loss, grad = forward_fake(preds, *args)
-        run(None, loss, grad if args[-1] else None, preds, *args[:-1])
+        run(None, loss, _native.expect_to_fill(grad) if args[-1] else None, preds, *args[:-1])
         return loss, grad
 
     def backward_fake(grad_loss: Tensor, preds: Sequence[Tensor], *args: object) -> Tensor:
         return _new_gradient(preds)
 
     def backward(grad_loss: Tensor, preds: Sequence[Tensor], *args: Any) -> Tensor:
-        grad = _new_gradient(preds)
+        grad = _native.expect_to_fill(_new_gradient(preds))
         run(grad_loss, None, grad, preds, *args)
         return grad
 

@@ -89,7 +89,7 @@ def register_ops(name: str, run: Callable[..., None]) -> tuple[Callable[..., Any
         return torch.empty_like(edge_logits)
 
     def backward(grad_iou: Tensor, grad_dfl: Tensor, edge_logits: Tensor, *args: Any) -> Tensor:
-        grad = torch.empty_like(edge_logits)
+        grad = _native.expect_to_fill(torch.empty_like(edge_logits))
         run((grad_iou.contiguous(), grad_dfl.contiguous()), (None,) * 4, grad, edge_logits, *args)
         return grad
 

@@ -77,6 +77,8 @@ def _register(prefix: str, kernels: Kernels) -> _Ops:
 
     def boxes_backward(*args: Any) -> list[Tensor]:
         grads = boxes_backward_fake(*args)
+        for grad in grads:
+            _native.expect_to_fill(grad)
         kernels.boxes(None, (*args[:5], grads), *args[5:])
         return grads
 

@@ -68,7 +68,7 @@ def _forward(pred: Tensor, bin_values: Tensor | None, bins: int, keep: bool) -> 
 def _backward(grad_output: Tensor, pred: Tensor, statistics: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
     core, device = _native.core_for(pred)
     pred = readable(pred)
-    grad = torch.empty_like(pred)
+    grad = _native.expect_to_fill(torch.empty_like(pred))
     batch, sides, length = _sizes(pred)
     if sides == 1 or (pred.ndim == 4 and not map_is_flat(grad_output)):
         grad_output = grad_output.contiguous()
