@@ -134,7 +134,6 @@ GFL_FN uint32_t lane_bits(VecI mask) {
 #endif
 }
 GFL_FN bool any_lane(VecI mask) { return lane_bits(mask) != 0; }
-GFL_FN bool any_lane(bool mask) { return mask; }
 
 // The last argument says which kind of mask is wanted.
 GFL_FN VecI lanes_below(int count, VecF) {

@@ -83,12 +83,13 @@ struct DflSums {
 // Leaves e_k in place of x_k.
 template <class T, class Bins>
 GFL_FN DflSums<T> dfl_exponentials(const Bins& x, int bins, T most, const DflTarget<T>& target) {
+  const T shift = bins_shift(x, bins, most);
   T sum = T();
   T at_left = T();
   T at_right = T();
   for (int k = 0; k < bins; ++k) {
     const T index = constant<T>(k);
-    const T z = shifted_logit(x(k), most);
+    const T z = x(k) - shift;
     at_left = select(index == target.left, z, at_left);
     at_right = select(index == target.right, z, at_right);
     const T e = exponential(z);

@@ -49,6 +49,7 @@ GFL_FN T constant(int value) {
 
 GFL_FN float select(bool condition, float yes, float no) { return condition ? yes : no; }
 GFL_FN double select(bool condition, double yes, double no) { return condition ? yes : no; }
+GFL_FN bool any_lane(bool condition) { return condition; }
 GFL_FN float absolute(float x) { return fabsf(x); }
 GFL_FN double absolute(double x) { return fabs(x); }
 GFL_FN float square_root(float x) { return sqrtf(x); }

@@ -5,8 +5,8 @@
 //   expectation E = sum p_k v_k,   dE/dx_k = p_k (v_k - E)
 //
 // Infinite logits take their limit: x_k = max x gives z_k = 0 even where both are infinite, so that one +infinity takes
-// all and nothing but -infinity is uniform. A NaN need not pass through the maximum: it makes the sum NaN, and with it
-// every probability.
+// all and nothing but -infinity is uniform (bins_shift). A NaN need not pass through the maximum: it makes the sum NaN,
+// and with it every probability.
 #pragma once
 
 #include "elementary.h"
@@ -24,9 +24,14 @@ GFL_FN T bins_maximum(const Bins& x, int bins) {
   return larger(bins % 2 ? larger(x(bins - 1), even) : even, odd);
 }
 
-template <class T>
-GFL_FN T shifted_logit(T x, T most) {
-  return select(x == most, T(), x - most);
+// What is taken from each logit. Where the maximum is infinite that is nothing, and the logits become their limits here,
+// out of the way of the loops: 0 where they are that infinity, -infinity elsewhere, NaN where they are NaN.
+template <class T, class Bins>
+GFL_FN T bins_shift(const Bins& x, int bins, T most) {
+  const auto infinite = absolute(most) == constant<T>(INFINITY);
+  if (!any_lane(infinite)) return most;
+  for (int k = 0; k < bins; ++k) x(k) = select(infinite, select(x(k) == most, T(), x(k) - most), x(k));
+  return select(infinite, T(), most);
 }
 
 template <class T>
@@ -48,10 +53,11 @@ GFL_FN T bins_expectation(const Bins& e, int bins, T inverse_sum, const Values& 
 template <class T, class Bins, class Values>
 GFL_FN Softmax<T> softmax_in_place(const Bins& x, int bins, const Values& values) {
   const T most = bins_maximum<T>(x, bins);
+  const T shift = bins_shift(x, bins, most);
   T sum = T();
   T total = T();
   for (int k = 0; k < bins; ++k) {
-    const T e = exponential(shifted_logit(x(k), most));
+    const T e = exponential(x(k) - shift);
     x(k) = e;
     sum = sum + e;
     total = total + e * values(k);
@@ -84,8 +90,9 @@ template <class T, class Bins, class Values>
 GFL_FN void expectation_gradient_of_logits(const Bins& x, int bins, const Softmax<T>& softmax, const Values& values,
                                            T upstream) {
   const T factor = upstream * softmax.inverse_sum;
+  const T shift = bins_shift(x, bins, softmax.most);
   for (int k = 0; k < bins; ++k) {
-    x(k) = exponential(shifted_logit(x(k), softmax.most)) * (factor * (values(k) - softmax.expectation));
+    x(k) = exponential(x(k) - shift) * (factor * (values(k) - softmax.expectation));
   }
 }
 
