@@ -190,10 +190,12 @@ template <int number>
 struct ConstantBins {
   static constexpr int value = number;
 };
-template <class Body>
+template <class T, class Body>
 GFL_FN void with_constant_bins(int64_t bins, const Body& body) {
-  if (bins == 17) return body(ConstantBins<17>());
-  if (bins == 16) return body(ConstantBins<16>());
+  if constexpr (Lanes<T>::width > 1) {
+    if (bins == 17) return body(ConstantBins<17>());
+    if (bins == 16) return body(ConstantBins<16>());
+  }
   body(ConstantBins<0>());
 }
 

@@ -37,7 +37,7 @@ int scale_gradient(const gfl_device& device, void* data, int32_t dtype, int64_t 
 int64_t workspace_bytes(int64_t rows, int64_t cols);
 int64_t maps_workspace_bytes(const gfl_levels& levels, int64_t batch, int64_t channels);
 
-// "sm_80 sm_90 compute_90", as the build was told.
+// "sm_80 sm_90 compute_80", as the build was told.
 inline const char* architectures() {
 #if defined(GFL_CUDA_ARCHS)
   return GFL_CUDA_ARCHS;

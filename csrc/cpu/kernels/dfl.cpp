@@ -20,7 +20,7 @@ class Dfl {
   }
 
   void run() const {
-    with_constant_bins(bins_, [&](auto bins) { run_with<decltype(bins)::value>(); });
+    with_constant_bins<T>(bins_, [&](auto bins) { run_with<decltype(bins)::value>(); });
   }
 
  private:

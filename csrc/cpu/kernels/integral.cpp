@@ -18,7 +18,7 @@ class Integral {
       : op_(op), bins_(static_cast<int>(op.bins)), values_(op.bin_values, 0.0, op.bins) {}
 
   void run(Pass pass) const {
-    with_constant_bins(bins_, [&](auto constant) {
+    with_constant_bins<T>(bins_, [&](auto constant) {
       constexpr int bins = decltype(constant)::value;
       for_blocks([&](const Block& block) {
         if (pass == Pass::kForward) {
