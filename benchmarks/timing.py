@@ -14,6 +14,7 @@ Step = Callable[[int], Any]  # is given a running number
 SAMPLE = 1e-2  # seconds that a sample lasts at least, which spreads what its first call pays for cold caches
 MOST_TURNS = 60
 LEAST_TURNS = 5
+LEAST_SLOW_TURNS = 3  # where turns take seconds
 
 
 def sample(step: Step, first: int, calls: int, device: str = "cpu") -> float:
@@ -39,7 +40,8 @@ def in_turns(steps: dict[str, Step], seconds: float, device: str = "cpu") -> dic
     samples: dict[str, list[float]] = {name: [] for name in steps}
     start = time.perf_counter()
     for turn in range(MOST_TURNS):
-        if turn >= LEAST_TURNS and time.perf_counter() - start > seconds:
+        passed = time.perf_counter() - start
+        if passed > seconds and turn >= (LEAST_TURNS if passed < 4 * seconds else LEAST_SLOW_TURNS):
             break
         for place, (name, step) in enumerate(steps.items()):
             samples[name].append(sample(step, turn * len(steps) + place, calls[name], device))
