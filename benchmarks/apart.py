@@ -20,9 +20,9 @@ _kept: Callable[[], Any]
 
 def call(function: Callable[..., Any], *args: Any) -> Any:
     """The function's result, or what it raises. No thread may be computing yet: a fork would have none of them."""
-    # Forked, the process has function and arguments already, which need not be such as can be sent.
     if "fork" not in multiprocessing.get_all_start_methods():  # Windows
         return function(*args)
+    # Forked, the process has function and arguments already, which need not be such as can be sent.
     fork = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(1, fork, initializer=_keep, initargs=(lambda: function(*args),)) as processes:
         return processes.submit(_call_kept).result()
