@@ -117,36 +117,29 @@ GFL_FN void turn_out(const float* tile, int bins, float* rows, int64_t stride) {
   tile_to_rows(tile, k, bins, rows, stride);
 }
 
-// Asks for the tile some 4 KB ahead of the one at `origin`, to read (0) or to write (1): distributions come and go in
-// bursts, between which the processor does not look ahead by itself. Where a position's sides lie side by side, each
-// side's tile asks for its share of them all.
+// Asks for what lies 4 KB ahead of the tile at `origin`, to read (0) or to write (1): distributions come and go in bursts,
+// between which the processor does not look ahead by itself. Where a position's sides lie side by side, each side's tile
+// asks for its share of them all.
 template <int write>
 GFL_FN void prefetch_tile(const gfl_bins& m, int64_t origin, int64_t side, int bins, int value_bytes) {
   constexpr int line_bytes = 64;
   const int64_t together = m.length_stride / bins;
   if (m.length_stride % bins != 0 || side >= together) return;
-  const int64_t block_bytes = kBlock * m.length_stride * value_bytes;
   const int64_t share = kBlock * bins * value_bytes;
   const char* tile = static_cast<const char*>(m.data) + (origin - side * bins) * value_bytes;
-  tile += (1 + 4096 / block_bytes) * block_bytes + side * share;
+  tile += 4096 + side * share;
   for (int64_t byte = 0; byte < share; byte += line_bytes) __builtin_prefetch(tile + byte, write);
 }
 
-// `count` (up to kBlock) distributions of one batch and side, from position `start`; the rest of the tile is zeros.
+// Whatever is not a whole block of rows in the compute type. Not inlined: the usual way is short, and is to stay so.
 template <class T>
-static inline void load_bins(const gfl_bins& m, int64_t batch, int64_t side, int64_t start, int count, int bins,
-                             T* tile) {
-  const int64_t origin = batch * m.batch_stride + side * bins * m.channel_stride + start * m.length_stride;
+GFL_NOINLINE void load_any_bins(const gfl_bins& m, int64_t origin, int count, int bins, T* tile) {
   if (m.channel_stride != 1) {
     for (int k = 0; k < bins; ++k) {
       load_run(m.data, m.dtype, origin + k * m.channel_stride, m.length_stride, count, tile + k * kBlock);
       for (int i = count; i < kBlock; ++i) tile[k * kBlock + i] = T();
     }
     return;
-  }
-  if (m.dtype == DtypeOf<T>::code && count == kBlock) {
-    prefetch_tile<0>(m, origin, side, bins, sizeof(T));
-    return turn_in(static_cast<const T*>(m.data) + origin, m.length_stride, bins, tile);
   }
   T rows[kMostBins * kBlock];
   for (int i = 0; i < count; ++i) load_run(m.data, m.dtype, origin + i * m.length_stride, 1, bins, rows + i * bins);
@@ -155,22 +148,39 @@ static inline void load_bins(const gfl_bins& m, int64_t batch, int64_t side, int
 }
 
 template <class T>
-static inline void store_bins(const T* tile, const gfl_bins& m, int64_t batch, int64_t side, int64_t start, int count,
-                              int bins) {
-  const int64_t origin = batch * m.batch_stride + side * bins * m.channel_stride + start * m.length_stride;
+GFL_NOINLINE void store_any_bins(const T* tile, const gfl_bins& m, int64_t origin, int count, int bins) {
   if (m.channel_stride != 1) {
     for (int k = 0; k < bins; ++k) {
       store_run(tile + k * kBlock, count, m.data, m.dtype, origin + k * m.channel_stride, m.length_stride);
     }
     return;
   }
-  if (m.dtype == DtypeOf<T>::code && count == kBlock) {
-    prefetch_tile<1>(m, origin, side, bins, sizeof(T));
-    return turn_out(tile, bins, static_cast<T*>(m.data) + origin, m.length_stride);
-  }
   T rows[kMostBins * kBlock];
   turn_out(tile, bins, rows, bins);
   for (int i = 0; i < count; ++i) store_run(rows + i * bins, bins, m.data, m.dtype, origin + i * m.length_stride, 1);
+}
+
+template <class T>
+GFL_FN bool whole_block_of_rows(const gfl_bins& m, int count) {
+  return m.channel_stride == 1 && m.dtype == DtypeOf<T>::code && count == kBlock;
+}
+
+// `count` (up to kBlock) distributions of one batch and side, from position `start`; the rest of the tile is zeros.
+template <class T>
+GFL_FN void load_bins(const gfl_bins& m, int64_t batch, int64_t side, int64_t start, int count, int bins, T* tile) {
+  const int64_t origin = batch * m.batch_stride + side * bins * m.channel_stride + start * m.length_stride;
+  if (!whole_block_of_rows<T>(m, count)) return load_any_bins(m, origin, count, bins, tile);
+  prefetch_tile<0>(m, origin, side, bins, sizeof(T));
+  turn_in(static_cast<const T*>(m.data) + origin, m.length_stride, bins, tile);
+}
+
+template <class T>
+GFL_FN void store_bins(const T* tile, const gfl_bins& m, int64_t batch, int64_t side, int64_t start, int count,
+                       int bins) {
+  const int64_t origin = batch * m.batch_stride + side * bins * m.channel_stride + start * m.length_stride;
+  if (!whole_block_of_rows<T>(m, count)) return store_any_bins(tile, m, origin, count, bins);
+  prefetch_tile<1>(m, origin, side, bins, sizeof(T));
+  turn_out(tile, bins, static_cast<T*>(m.data) + origin, m.length_stride);
 }
 
 // A block of a vector of the compute type from data[start]; where it is absent, and past `count`, it reads `otherwise`.
@@ -182,6 +192,17 @@ GFL_FN void load_block(const void* data, int64_t start, int64_t stride, int coun
     return;
   }
   for (int i = 0; i < kBlock; ++i) out[i] = i < count ? in[i * stride] : otherwise;
+}
+
+// The first `count` of a block, to contiguous values of the compute type.
+template <class T>
+GFL_FN void store_block(const T* block, int count, void* data, int64_t start) {
+  T* out = static_cast<T*>(data) + start;
+  if (count == kBlock) {
+    for (int i = 0; i < kBlock; i += Lanes<T>::width) store(out + i, load(block + i));
+    return;
+  }
+  for (int i = 0; i < count; ++i) out[i] = block[i];
 }
 
 // Calls body(number) with the number of bins as a constant where it is a usual one, so that the compiler unrolls the loops

@@ -310,11 +310,23 @@ class ClassLoss {
     return sum;
   }
 
-  // Of maps, whose next channel lies where the processor does not look ahead by itself.
+  // A tile comes in a burst and is then worked on, while the processor does not look ahead by itself; and the next channel
+  // of a map lies where it never looks.
   Ahead<T> next_to(const Tile& tile) const {
+    if (tile.row_major) {
+      const int64_t end = (tile.row * op_.cols + tile.col) + 2 * int64_t{tile.size()};
+      if (end > op_.rows * op_.cols) return {};
+      return {following(op_.pred, tile), following(op_.grad, tile)};
+    }
     const Tile next{tile.row, tile.col + tile.cols, tile.rows, tile.cols, tile.row_major};
-    if (tile.row_major || next.col + next.cols > op_.cols) return {};
+    if (next.col + next.cols > op_.cols) return {};
     return {dense_run<T>(op_.pred, next), want_grad_ ? dense_run<T>(op_.grad, next) : nullptr};
+  }
+
+  // What follows a tile of rows in memory, where the rows follow each other.
+  const T* following(const gfl_matrix& m, const Tile& tile) const {
+    const T* run = m.data && m.row_stride == op_.cols ? dense_run<T>(m, tile) : nullptr;
+    return run ? run + tile.size() : nullptr;
   }
 
   int64_t label(int64_t row) const {

@@ -29,6 +29,27 @@ GFL_FN double effective_scale(const gfl_reduction& reduction) {
   return reduction.scale / (static_cast<double>(*static_cast<const T*>(reduction.avg_factor)) + float32_eps);
 }
 
+// The sum of a chunk's losses, whose blocks add to sixteen sums side by side: one alone would be a chain of additions.
+class BlockSums {
+ public:
+  template <class T>
+  GFL_MEMBER void add(const T* block, int count) {
+    if (count == kBlock) {
+      for (int i = 0; i < kBlock; ++i) lanes_[i] += static_cast<double>(block[i]);
+    } else {
+      for (int i = 0; i < count; ++i) lanes_[i] += static_cast<double>(block[i]);
+    }
+  }
+  GFL_MEMBER double total() const {
+    double sum = 0;
+    for (int i = 0; i < kBlock; ++i) sum += lanes_[i];
+    return sum;
+  }
+
+ private:
+  double lanes_[kBlock] = {};
+};
+
 // One after the other, so that the result does not know how many threads made the partials.
 template <class T>
 GFL_FN void write_sum(const double* partials, int64_t count, double scale, void* loss) {

@@ -7,6 +7,19 @@
 
 namespace gfl {
 
+// Nothing to convert: whole vectors, without the questions that a compiler asks before it makes vectors of a loop.
+template <class T>
+GFL_FN void copy_run(const T* in, int n, T* out) {
+  constexpr int width = Lanes<T>::width;
+  int i = 0;
+  for (; i + width <= n; i += width) store(out + i, load(in + i));
+  for (; i < n; ++i) out[i] = in[i];
+}
+GFL_FN void widen_run(const float* in, int n, float* out) { copy_run(in, n, out); }
+GFL_FN void widen_run(const double* in, int n, double* out) { copy_run(in, n, out); }
+GFL_FN void narrow_run(const float* in, int n, float* out) { copy_run(in, n, out); }
+GFL_FN void narrow_run(const double* in, int n, double* out) { copy_run(in, n, out); }
+
 GFL_FN void widen_run(const float16* in, int n, float* out) {
   int i = 0;
 #if defined(__AVX512F__)

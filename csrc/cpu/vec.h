@@ -45,16 +45,7 @@ GFL_FN VecF fused(VecF a, VecF b, VecF c) {
 #endif
 }
 
-#if defined(__AVX512F__)
-// It has instructions for both.
-GFL_FN VecF nearest_exponent(VecF x, VecF& n) {
-  n = (VecF)_mm512_roundscale_ps((__m512)(x * 1.44269504f), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  return n;
-}
-GFL_FN VecF times_power_of_two(VecF p, VecF n) { return (VecF)_mm512_scalef_ps((__m512)p, (__m512)n); }
-#else
 GFL_FN VecF times_power_of_two(VecF p, VecF shifted) { return p * bits_float((float_bits(shifted) + 127u) << 23); }
-#endif
 
 GFL_FN VecF split_exponent(VecF x, VecF& mantissa) {
   const VecU bits = float_bits(x);

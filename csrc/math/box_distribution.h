@@ -74,9 +74,10 @@ GFL_FN void box_distribution_gradient(const Bins& e, int bins, const DflTarget<T
   const T spread = through_bins * (target.left_weight + target.right_weight) * inverse_sum;
   const DflTarget<T> scaled{target.left, target.right, through_bins * target.left_weight,
                             through_bins * target.right_weight};
+  T index = T();
   for (int k = 0; k < bins; ++k) {
-    const T index = constant<T>(k);
     e(k) = e(k) * (pull * (index - expectation) + spread) - dfl_share(scaled, index);
+    index = index + 1.0f;
   }
 }
 

@@ -87,14 +87,15 @@ GFL_FN DflSums<T> dfl_exponentials(const Bins& x, int bins, T most, const DflTar
   T sum = T();
   T at_left = T();
   T at_right = T();
+  T index = T();
   for (int k = 0; k < bins; ++k) {
-    const T index = constant<T>(k);
     const T z = x(k) - shift;
     at_left = select(index == target.left, z, at_left);
     at_right = select(index == target.right, z, at_right);
     const T e = exponential(z);
     x(k) = e;
     sum = sum + e;
+    index = index + 1.0f;
   }
   return {sum, at_left, at_right};
 }
@@ -126,7 +127,11 @@ template <class T, class Bins>
 GFL_FN void dfl_gradient(const Bins& e, int bins, const DflTarget<T>& target, T inverse_sum, T upstream) {
   const T factor = upstream * (target.left_weight + target.right_weight) * inverse_sum;
   const DflTarget<T> scaled{target.left, target.right, upstream * target.left_weight, upstream * target.right_weight};
-  for (int k = 0; k < bins; ++k) e(k) = e(k) * factor - dfl_share(scaled, constant<T>(k));
+  T index = T();
+  for (int k = 0; k < bins; ++k) {
+    e(k) = e(k) * factor - dfl_share(scaled, index);
+    index = index + 1.0f;
+  }
 }
 
 }  // namespace gfl

@@ -18,6 +18,7 @@
 #else
 #define GFL_FN static inline __attribute__((always_inline))
 #define GFL_MEMBER inline __attribute__((always_inline))
+#define GFL_NOINLINE static __attribute__((noinline))
 #endif
 
 namespace gfl {

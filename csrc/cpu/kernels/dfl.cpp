@@ -34,17 +34,17 @@ class Dfl {
     parallel_chunks(chunks, [&](int64_t chunk) {
       const int64_t begin = chunk * chunk_rows(op_.bins);
       const int64_t end = begin + chunk_rows(op_.bins) < op_.rows ? begin + chunk_rows(op_.bins) : op_.rows;
-      double sum = 0;
+      BlockSums sums;
       for (int64_t row = begin; row < end; row += kBlock) {
-        sum += run_block<kBins>(row, static_cast<int>(end - row < kBlock ? end - row : kBlock));
+        run_block<kBins>(row, static_cast<int>(end - row < kBlock ? end - row : kBlock), sums);
       }
-      if (summed) partials[chunk] = sum;
+      if (summed) partials[chunk] = sums.total();
     });
     if (summed) write_sum<T>(partials, chunks, scale_, op_.loss);
   }
 
   template <int kBins>
-  double run_block(int64_t row, int count) const {
+  void run_block(int64_t row, int count, BlockSums& sums) const {
     const int bins = kBins > 0 ? kBins : bins_;
     BinsTile<T> tile;
     T target[kBlock], left[kBlock], right[kBlock], weight[kBlock], upstream[kBlock], loss[kBlock];
@@ -72,15 +72,12 @@ class Dfl {
       dfl_gradient(column, bins, near, row_loss.inverse_sum, factor);
     }
     if (op_.grad.data) store_bins(tile.data, op_.grad, 0, 0, row, count, bins);
-    if (pass_ == Pass::kBackward) return 0;
-
-    double sum = 0;
-    for (int i = 0; i < count; ++i) sum += static_cast<double>(loss[i]);
+    if (pass_ == Pass::kBackward) return;
+    sums.add(loss, count);
     if (op_.reduction.kind == GFL_REDUCE_ROWS) {
       T* out = static_cast<T*>(op_.loss) + row;
       for (int i = 0; i < count; ++i) out[i] = static_cast<T>(static_cast<double>(loss[i]) * scale_);
     }
-    return sum;
   }
 
   const gfl_dfl& op_;

@@ -56,13 +56,13 @@ class Integral {
     const int64_t pieces = chunk_count(op_.length, op_.bins * together);
     parallel_chunks(op_.batch * op_.sides / together * pieces, [&](int64_t chunk) {
       const int64_t first = chunk / pieces * together;
+      const int64_t batch = first / op_.sides;
+      const int64_t first_side = first % op_.sides;
       const int64_t begin = chunk % pieces * rows;
       const int64_t end = begin + rows < op_.length ? begin + rows : op_.length;
       for (int64_t start = begin; start < end; start += kBlock) {
         const int count = static_cast<int>(end - start < kBlock ? end - start : kBlock);
-        for (int64_t line = first; line < first + together; ++line) {
-          body(Block{line / op_.sides, line % op_.sides, start, count});
-        }
+        for (int64_t side = 0; side < together; ++side) body(Block{batch, first_side + side, start, count});
       }
     });
   }
@@ -92,7 +92,7 @@ class Integral {
     if (!op_.statistics) return;
     const T* statistics[] = {kept.most, kept.inverse_sum, kept.expectation};
     for (int which = 0; which < 3; ++which) {
-      store_run(statistics[which], block.count, op_.statistics, DtypeOf<T>::code, statistic_offset(block, which), 1);
+      store_block(statistics[which], block.count, op_.statistics, statistic_offset(block, which));
     }
   }
 

@@ -113,11 +113,11 @@ class IouLoss {
     parallel_chunks(chunks, [&](int64_t chunk) {
       const int64_t begin = chunk * chunk_rows(kPairCost);
       const int64_t end = begin + chunk_rows(kPairCost) < op_.rows ? begin + chunk_rows(kPairCost) : op_.rows;
-      double sum = 0;
+      BlockSums sums;
       for (int64_t row = begin; row < end; row += kBlock) {
-        sum += run_block(row, static_cast<int>(end - row < kBlock ? end - row : kBlock));
+        run_block(row, static_cast<int>(end - row < kBlock ? end - row : kBlock), sums);
       }
-      if (summed) partials[chunk] = sum;
+      if (summed) partials[chunk] = sums.total();
     });
     if (summed) write_sum<T>(partials, chunks, scale_, op_.loss);
   }
@@ -125,7 +125,7 @@ class IouLoss {
  private:
   using V = Vector<T>;
 
-  double run_block(int64_t row, int count) const {
+  void run_block(int64_t row, int count, BlockSums& sums) const {
     BoxTile<T> pred, target, grad;
     T weight[kBlock], upstream[kBlock], loss[kBlock];
     load_boxes(op_.pred, row, count, pred);
@@ -142,15 +142,12 @@ class IouLoss {
       grad.set(i, {pair.grad.x1 * factor, pair.grad.y1 * factor, pair.grad.x2 * factor, pair.grad.y2 * factor});
     }
     if (op_.grad.data) store_boxes(grad, op_.grad, row, count);
-    if (pass_ == Pass::kBackward) return 0;
-
-    double sum = 0;
-    for (int i = 0; i < count; ++i) sum += static_cast<double>(loss[i]);
+    if (pass_ == Pass::kBackward) return;
+    sums.add(loss, count);
     if (op_.reduction.kind == GFL_REDUCE_ROWS) {
       T* out = static_cast<T*>(op_.loss) + row;
       for (int i = 0; i < count; ++i) out[i] = static_cast<T>(static_cast<double>(loss[i]) * scale_);
     }
-    return sum;
   }
 
   const gfl_iou_loss& op_;
