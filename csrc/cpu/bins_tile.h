@@ -117,18 +117,13 @@ GFL_FN void turn_out(const float* tile, int bins, float* rows, int64_t stride) {
   tile_to_rows(tile, k, bins, rows, stride);
 }
 
-// Asks for what lies 4 KB ahead of the tile at `origin`, to read (0) or to write (1): distributions come and go in bursts,
-// between which the processor does not look ahead by itself. Where a position's sides lie side by side, each side's tile
-// asks for its share of them all.
+// Where a position's sides lie side by side, each side's tile asks for its share of them all.
 template <int write>
 GFL_FN void prefetch_tile(const gfl_bins& m, int64_t origin, int64_t side, int bins, int value_bytes) {
-  constexpr int line_bytes = 64;
   const int64_t together = m.length_stride / bins;
   if (m.length_stride % bins != 0 || side >= together) return;
   const int64_t share = kBlock * bins * value_bytes;
-  const char* tile = static_cast<const char*>(m.data) + (origin - side * bins) * value_bytes;
-  tile += 4096 + side * share;
-  for (int64_t byte = 0; byte < share; byte += line_bytes) __builtin_prefetch(tile + byte, write);
+  prefetch_ahead<write>(static_cast<const char*>(m.data) + (origin - side * bins) * value_bytes + side * share, share);
 }
 
 // Whatever is not a whole block of rows in the compute type. Not inlined: the usual way is short, and is to stay so.

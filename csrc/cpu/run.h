@@ -7,6 +7,15 @@
 
 namespace gfl {
 
+// Asks for `bytes` of what lies 4 KB ahead, to read (0) or to write (1): rows that come in bursts and are then worked on
+// leave the processor no pattern by which to look ahead by itself.
+template <int write>
+GFL_FN void prefetch_ahead(const void* at, int64_t bytes) {
+  constexpr int line_bytes = 64;
+  const char* ahead = static_cast<const char*>(at) + 4096;
+  for (int64_t byte = 0; byte < bytes; byte += line_bytes) __builtin_prefetch(ahead + byte, write);
+}
+
 // Nothing to convert: whole vectors, without the questions that a compiler asks before it makes vectors of a loop.
 template <class T>
 GFL_FN void copy_run(const T* in, int n, T* out) {

@@ -76,6 +76,7 @@ void load_boxes(const gfl_matrix& m, int64_t row, int count, BoxTile<T>& tile) {
   if constexpr (sizeof(T) == sizeof(float)) {
     if (whole_block(m, count)) {
       const float* in = static_cast<const float*>(m.data) + row * 4;
+      prefetch_ahead<0>(in, sizeof(tile.data));
       for (int i = 0; i < kBlock; i += Lanes<float>::width) turn_boxes_in(in + i * 4, tile.data + i);
       return;
     }
@@ -91,6 +92,7 @@ void store_boxes(const BoxTile<T>& tile, const gfl_matrix& m, int64_t row, int c
   if constexpr (sizeof(T) == sizeof(float)) {
     if (whole_block(m, count)) {
       float* out = static_cast<float*>(m.data) + row * 4;
+      prefetch_ahead<1>(out, sizeof(tile.data));
       for (int i = 0; i < kBlock; i += Lanes<float>::width) turn_boxes_out(tile.data + i, out + i * 4);
       return;
     }
