@@ -52,10 +52,14 @@ def test_backward_twice_with_a_unit_gradient(case: Case, backend) -> None:
     inputs = case.inputs(torch.float32, backend.device)
     leaves = {name: inputs[name].detach().requires_grad_() for name in case.differentiable}
     output = getattr(gfl_ops, case.op)(**inputs | leaves, **case.kwargs)
-    total = sum(x.sum() for x in (output if isinstance(output, tuple) else (output,)) if x.requires_grad)
+    outputs = [x for x in (output if isinstance(output, tuple) else (output,)) if x.requires_grad]
+    total = sum(x.sum() for x in outputs)
     first = torch.autograd.grad(total, list(leaves.values()), retain_graph=True)
     fourfold = torch.autograd.grad(4 * total, list(leaves.values()), retain_graph=True)
+    ones = [torch.ones_like(x) for x in outputs]
+    dense = torch.autograd.grad(outputs, list(leaves.values()), ones, retain_graph=True)
     again = torch.autograd.grad(total, list(leaves.values()))
-    for a, b, c in zip(first, fourfold, again, strict=True):
+    for a, b, c, d in zip(first, fourfold, dense, again, strict=True):
         torch.testing.assert_close(b, 4 * a, rtol=0, atol=1e-37)  # a power of two: only subnormals may round
-        assert torch.equal(a, c)
+        assert torch.equal(a, c)  # the gradient of a sum comes as one value for all
+        assert torch.equal(a, d)

@@ -35,7 +35,7 @@ def _view(tensor: Tensor, sides: int) -> _native.Bins:
         strides = tensor.stride()
         return tensor.data_ptr(), _native.dtype_code(tensor), strides[0], strides[1], strides[3]
     if sides == 1:
-        return tensor.data_ptr(), _native.dtype_code(tensor), 0, 1, tensor.shape[1] // 4
+        return tensor.data_ptr(), _native.dtype_code(tensor), 0, 1, tensor.shape[1] // 4 * tensor.stride(1)
     return _native.bins_of_rows(tensor)
 
 
@@ -70,7 +70,8 @@ def _backward(grad_output: Tensor, pred: Tensor, statistics: Tensor, bin_values:
     pred = readable(pred)
     grad = _native.expect_to_fill(torch.empty_like(pred))
     batch, sides, length = _sizes(pred)
-    if sides == 1 or (pred.ndim == 4 and not map_is_flat(grad_output)):
+    of_a_sum = not any(grad_output.stride())  # one value for all
+    if not of_a_sum and (sides == 1 or (pred.ndim == 4 and not map_is_flat(grad_output))):
         grad_output = grad_output.contiguous()
     views = _view(pred, sides), _native.address(bin_values), _view(grad_output, sides), _view(grad, sides)
     core.integral(True, device, batch, sides, bins, length, *views, statistics.data_ptr())
