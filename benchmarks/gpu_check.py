@@ -32,6 +32,8 @@ TOTAL = 590.0
 INSTALLED = "import sys; sys.path[:] = [p for p in sys.path if p not in ('', {root!r})]; "
 PROBE = "import gfl_ops; from gfl_ops import _native; print(gfl_ops.__path__[0], _native.has_cuda())"
 PYTEST = "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+# What NVIDIA's tools say where a machine does not let them work.
+REFUSED = ("Device not supported", "LibraryNotLoaded", "ERR_NVGPUCTRPERM", "driver resource was unavailable")
 
 
 def python(words: str, *arguments: str) -> list[str]:
@@ -88,6 +90,10 @@ def build_environment() -> dict[str, str]:
     return {"GFL_CUDA": "on"} | ({"GFL_CUDA_ARCHS": chosen} if chosen else {})
 
 
+def ncu_command(result: Path) -> list[str]:
+    return script("ncu_counters.py", "--json", str(result))
+
+
 def sanitizer_command(kind: str) -> Callable[[Path], Sequence[str]]:
     return lambda result: [
         *(tool("compute-sanitizer") or "compute-sanitizer", "--tool", kind, "--error-exitcode", "9"),
@@ -95,51 +101,40 @@ def sanitizer_command(kind: str) -> Callable[[Path], Sequence[str]]:
     ]
 
 
-def _bench(name: str, limit: float, *arguments: str) -> Stage:
-    """Of loss_bench.py; torch.compile has the large sizes alone, or it would take all the time."""
+def _script(name: str, least: float, limit: float, file: str, *arguments: str) -> Stage:
     return Stage(
-        name,
-        limit,
-        lambda result: script("loss_bench.py", "--device", "cuda", "--json", str(result), *arguments),
-        missing=no_gpu,
+        name, limit, lambda result: script(file, *arguments, "--json", str(result)), least=least, missing=no_gpu
     )
 
 
-def table(force_build: bool) -> list[Stage]:
-    pytest_words = ("-m", "gpu and not slow and not exhaustive", "-q", "-p", "no:cacheprovider", "--maxfail=20")
-    pytest_words += ("--continue-on-collection-errors",)
+def _bench(name: str, least: float, limit: float, *arguments: str) -> Stage:
+    """Of loss_bench.py; torch.compile has the large sizes alone, or it would take all the time."""
+    return _script(name, least, limit, "loss_bench.py", "--device", "cuda", *arguments)
+
+
+def _sanitizer(kind: str) -> Stage:
     no_caching = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # or a read beyond one tensor lands in another
-    refused = ("Device not supported", "LibraryNotLoaded", "ERR_NVGPUCTRPERM", "driver resource was unavailable")
+    missing = no_tool("compute-sanitizer")
+    return Stage(kind, 60, sanitizer_command(kind), least=25, missing=missing, environment=no_caching, unable=REFUSED)
+
+
+def table(force_build: bool) -> list[Stage]:
+    """What is kept for the stages adds up to less than all may take, so that no slow one costs a later one its turn."""
+    pytest_words = ("-m", "gpu and not slow and not exhaustive", "-q", "-p", "no:cacheprovider", "--maxfail=20")
+    pytest_words += ("--continue-on-collection-errors", "--rootdir", str(ROOT), str(ROOT / "tests"))
+    no_build = no_gpu if force_build else no_build_needed
     return [
-        Stage(
-            "build",
-            240,
-            build_command,
-            missing=no_gpu if force_build else no_build_needed,
-            environment=build_environment(),
-        ),
-        Stage("facts", 60, lambda result: script("machine.py", "--json", str(result)), missing=no_gpu),
-        Stage(
-            "tests",
-            180,
-            lambda result: python(PYTEST, *pytest_words, "--rootdir", str(ROOT), str(ROOT / "tests")),
-            no_gpu,
-        ),
-        Stage("capture", 90, lambda result: script("capture_check.py", "--json", str(result)), missing=no_gpu),
-        _bench("bench", 200, "--seconds", "0.3", "--sizes", "coco16", "dense"),
-        _bench("bench_rest", 120, "--seconds", "0.2", "--quick", "--sizes", "small", "yolo", "coco2", "lvis"),
-        _bench("bench_half", 60, "--seconds", "0.2", "--quick", "--sizes", "coco16", "--dtype", "bfloat16"),
-        Stage(
-            "detector",
-            90,
-            lambda result: script("detector_bench.py", "--device", "cuda", "--json", str(result)),
-            missing=no_gpu,
-        ),
-        Stage("memcheck", 60, sanitizer_command("memcheck"), no_tool("compute-sanitizer"), no_caching, refused),
-        Stage("racecheck", 60, sanitizer_command("racecheck"), no_tool("compute-sanitizer"), no_caching, refused),
-        Stage(
-            "ncu", 90, lambda result: script("ncu_counters.py", "--json", str(result)), no_tool("ncu"), unable=refused
-        ),
+        Stage("build", 240, build_command, missing=no_build, environment=build_environment()),
+        _script("facts", 10, 60, "machine.py"),
+        Stage("tests", 180, lambda result: python(PYTEST, *pytest_words), least=120, missing=no_gpu),
+        _script("capture", 30, 90, "capture_check.py"),
+        _bench("bench", 90, 200, "--seconds", "0.3", "--sizes", "coco16", "dense"),
+        _bench("bench_rest", 60, 120, "--seconds", "0.2", "--quick", "--sizes", "small", "yolo", "coco2", "lvis"),
+        _bench("bench_half", 25, 60, "--seconds", "0.2", "--quick", "--sizes", "coco16", "--dtype", "bfloat16"),
+        _script("detector", 40, 90, "detector_bench.py", "--device", "cuda"),
+        _sanitizer("memcheck"),
+        _sanitizer("racecheck"),
+        Stage("ncu", 90, ncu_command, least=40, missing=no_tool("ncu"), unable=REFUSED),
     ]
 
 

@@ -31,6 +31,7 @@ class Stage:
     name: str
     limit: float  # seconds
     command: Callable[[Path], Sequence[str]]  # from the path for its results, a JSON file that it may write
+    least: float = 0.0  # seconds kept for it while the stages before it run
     missing: Callable[[], str] = lambda: ""  # why it cannot run here; empty where it can
     environment: dict[str, str] = field(default_factory=dict)
     unable: tuple[str, ...] = ()  # words of a failure that say: not possible on this machine
@@ -53,17 +54,19 @@ class Runner:
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             with tempfile.TemporaryDirectory() as folder:
-                for stage in stages:
-                    say(f"{stage.name}: {self._run(stage, Path(folder) / f'{stage.name}.json')}")
+                for i, stage in enumerate(stages):
+                    kept = sum(later.least for later in stages[i + 1 :] if not later.missing())
+                    say(f"{stage.name}: {self._run(stage, Path(folder) / f'{stage.name}.json', kept)}")
         except (KeyboardInterrupt, Interrupted):
             say("interrupted")
         finally:
             signal.signal(signal.SIGTERM, before)
             self._save()
 
-    def _run(self, stage: Stage, result: Path) -> str:
+    def _run(self, stage: Stage, result: Path, kept: float) -> str:
         reason = stage.missing()
-        limit = min(stage.limit, self._deadline - time.monotonic())
+        left = self._deadline - time.monotonic()
+        limit = min(stage.limit, max(left - kept, min(stage.least, left)))
         if not reason and limit < 1:
             reason = "no time left"
         record: dict[str, Any] = {"status": SKIPPED, "reason": reason} if reason else {"status": "running"}

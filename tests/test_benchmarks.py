@@ -24,6 +24,7 @@ import apart
 import columns
 import counting
 import detector_bench
+import gpu_check
 import inputs
 import loss_bench
 import measure
@@ -333,6 +334,20 @@ def test_stages_share_the_time_that_is_left(tmp_path: Path) -> None:
     found = run_stages(tmp_path / "out.json", stage("hangs", HANGS), stage("late", WRITES), total=1.5)
     assert found["hangs"]["status"] == "timeout"
     assert found["late"] == {"status": "skipped", "reason": "no time left"}
+
+
+def test_a_slow_stage_leaves_the_later_ones_their_least(tmp_path: Path) -> None:
+    later = [stage("late", WRITES, least=8), stage("absent", WRITES, least=60, missing=lambda: "no GPU")]
+    found = run_stages(tmp_path / "out.json", stage("hangs", HANGS), *later, total=10)
+    assert found["hangs"]["status"] == "timeout"
+    assert found["hangs"]["seconds"] < 8
+    assert found["late"]["status"] == "passed"
+
+
+def test_gpu_check_keeps_no_more_than_it_has() -> None:
+    table = gpu_check.table(force_build=False)
+    assert sum(stage.least for stage in table) <= gpu_check.TOTAL - 100  # the build has the rest
+    assert all(0 < stage.least <= stage.limit for stage in table if stage.name != "build")
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
