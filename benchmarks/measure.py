@@ -159,9 +159,8 @@ def _timed(
     copy = copies_of(row, rotated)
     if copy is not None:
         steps["copy"] = copy
-    for one in steps.values():
-        timing.warm_up(one, max(3, 2 * len(rotated)))
-    return timing.in_turns(steps, seconds, device)
+    slow = [name for name, one in steps.items() if timing.warm_up(one, max(3, 2 * len(rotated)))]
+    return timing.in_turns(steps, seconds, device, slow)
 
 
 def _figures(

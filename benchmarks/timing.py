@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -34,9 +34,12 @@ def sample(step: Step, first: int, calls: int, device: str = "cpu") -> float:
     return start.elapsed_time(end) / calls
 
 
-def in_turns(steps: dict[str, Step], seconds: float, device: str = "cpu") -> dict[str, list[float]]:
-    """Milliseconds of every step, one sample a turn: a machine that drifts hits all alike."""
-    calls = {name: calls_per_sample(step, device) for name, step in steps.items()}
+def in_turns(
+    steps: dict[str, Step], seconds: float, device: str = "cpu", slow: Collection[str] = ()
+) -> dict[str, list[float]]:
+    """Milliseconds of every step, one sample a turn: a machine that drifts hits all alike. A sample of a step that is
+    known to be slow is one call."""
+    calls = {name: 1 if name in slow else calls_per_sample(step, device) for name, step in steps.items()}
     samples: dict[str, list[float]] = {name: [] for name in steps}
     start = time.perf_counter()
     for turn in range(MOST_TURNS):
@@ -55,13 +58,15 @@ def calls_per_sample(step: Step, device: str = "cpu") -> int:
     return min(1000, max(1, math.ceil(SAMPLE * 1e3 / max(milliseconds, 1e-4))))
 
 
-def warm_up(step: Step, calls: int, seconds: float = 0.4) -> None:
-    """Until this is over the allocator asks for fresh pages; a step that is slow has it over soon."""
+def warm_up(step: Step, calls: int, seconds: float = 0.4) -> bool:
+    """Until this is over the allocator asks for fresh pages. True for a step that is slow, which has it over with its
+    first call."""
     start = time.perf_counter()
     for i in range(calls):
         if i >= 1 and time.perf_counter() - start > seconds:
-            break
+            return i == 1
         step(i)
+    return False
 
 
 def median(values: list[float]) -> float:

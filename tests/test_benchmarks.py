@@ -204,6 +204,27 @@ def test_memory_counts_the_allocators_blocks() -> None:
     assert 8000 <= found.peak < 8200  # the first is gone when the third comes
 
 
+def test_a_slow_call_is_a_sample_and_is_made_no_oftener_than_needed() -> None:
+    made = {"slow": 0, "fast": 0}
+
+    def step(name: str, seconds: float) -> timing.Step:
+        def call(i: int) -> None:
+            made[name] += 1
+            time.sleep(seconds)
+
+        return call
+
+    steps = {"slow": step("slow", 0.03), "fast": step("fast", 0.0)}
+    slow = [name for name, one in steps.items() if timing.warm_up(one, 3, seconds=0.02)]
+    assert slow == ["slow"]
+    assert made == {"slow": 1, "fast": 3}
+    samples = timing.in_turns(steps, 0.0, slow=slow)
+    turns = len(samples["slow"])
+    assert len(samples["fast"]) == turns >= timing.LEAST_SLOW_TURNS
+    assert made["slow"] == 1 + turns
+    assert made["fast"] > 10 * turns
+
+
 def test_peak_of_changes() -> None:
     assert counting.memory_of([5, 7, -5, 4, -7]) == counting.Memory(12, (5, 7, 4))
     assert counting.memory_of([-5, 3]) == counting.Memory(0, (3,))
