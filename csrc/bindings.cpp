@@ -52,8 +52,8 @@ void dfl(bool backward, gfl_device device, int64_t rows, int64_t bins, gfl_bins 
 }
 
 void integral(bool backward, gfl_device device, int64_t batch, int64_t sides, int64_t bins, int64_t length,
-              gfl_bins logits, Address bin_values, gfl_bins output, gfl_bins grad, Address statistics) {
-  const gfl_integral op{batch, sides, bins, length, logits, pointer(bin_values), output, grad, pointer(statistics)};
+              gfl_bins logits, Address bin_values, gfl_bins output, gfl_bins grad) {
+  const gfl_integral op{batch, sides, bins, length, logits, pointer(bin_values), output, grad};
   call(backward ? gfl_integral_backward : gfl_integral_forward, device, op);
 }
 

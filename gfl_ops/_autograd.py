@@ -27,7 +27,7 @@ def _scale_kernel(grad: Tensor, factor: Tensor) -> None:
 scale_in_place = register("scale_gradient_(Tensor(a!) grad, Tensor factor) -> ()", _scale_kernel, lambda *_: None)
 
 # Absent from a torch that moved it: then every graph counts as kept, which costs a copy and is right.
-_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
 
 
 def wants_gradient(*tensors: Tensor) -> bool:
@@ -42,7 +42,7 @@ def scaled(grad: Tensor, factor: Tensor, scale_in_place: Callable[..., Any] = sc
     """A gradient from the forward times the incoming one. In a graph that is kept, the saved one stays as it is."""
     if torch.compiler.is_compiling():
         return grad * factor
-    if _keeps_graph():
+    if keeps_graph():
         grad = grad.clone()
     if type(factor) is Tensor and factor.is_cpu and factor.item() == 1:  # on a CPU looking is cheaper than the call
         return grad

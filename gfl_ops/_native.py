@@ -71,6 +71,10 @@ def route(module: ModuleType, device_kind: int) -> Iterator[None]:
         _routed = before
 
 
+def routed() -> bool:
+    return _routed is not None
+
+
 def core_for(tensor: Tensor) -> tuple[ModuleType, Device]:
     """The core that computes on this tensor's device, and the device as the core takes it."""
     if tensor.is_cuda:

@@ -5,6 +5,7 @@
 
 #include "reduce.h"
 #include "run.h"
+#include "turn.h"
 #include "vec.h"
 
 namespace gfl {
@@ -22,100 +23,6 @@ struct TileColumn {
   T* base;
   GFL_MEMBER Vector<T>& operator()(int k) const { return *reinterpret_cast<Vector<T>*>(base + k * kBlock); }
 };
-
-#if defined(__GNUC__) && !defined(__clang__)
-// One step of a butterfly: swaps the off-diagonal blocks of size `step` between lines i and i + step.
-template <int step>
-GFL_FN void butterfly(VecF* lines) {
-  constexpr int width = Lanes<float>::width;
-  VecI low, high;
-  for (int j = 0; j < width; ++j) {
-    low[j] = (j & step) ? width + j - step : j;
-    high[j] = (j & step) ? width + j : j + step;
-  }
-  for (int i = 0; i < width; ++i) {
-    if (i & step) continue;
-    const VecF a = lines[i];
-    const VecF b = lines[i + step];
-    lines[i] = __builtin_shuffle(a, b, low);
-    lines[i + step] = __builtin_shuffle(a, b, high);
-  }
-}
-
-// A square of width x width floats, turned in registers.
-GFL_FN void transpose_square(const float* in, int64_t in_stride, float* out, int64_t out_stride) {
-  constexpr int width = Lanes<float>::width;
-  VecF lines[width];
-  for (int i = 0; i < width; ++i) lines[i] = load(in + i * in_stride);
-  butterfly<1>(lines);
-  butterfly<2>(lines);
-  if (width > 4) butterfly<(width > 4 ? 4 : 1)>(lines);
-  if (width > 8) butterfly<(width > 8 ? 8 : 1)>(lines);
-  for (int i = 0; i < width; ++i) store(out + i * out_stride, lines[i]);
-}
-constexpr bool kTurnsInRegisters = true;
-#else
-GFL_FN void transpose_square(const float*, int64_t, float*, int64_t) {}
-constexpr bool kTurnsInRegisters = false;
-#endif
-
-// Columns [first, bins) of kBlock rows, one value at a time.
-GFL_FN void rows_to_tile(const double* rows, int64_t stride, int first, int bins, double* tile) {
-  for (int k = first; k < bins; ++k) {
-    for (int i = 0; i < kBlock; ++i) tile[k * kBlock + i] = rows[i * stride + k];
-  }
-}
-// Lane by lane into a register: a vector load soon after sixteen small stores would wait for all of them.
-GFL_FN void rows_to_tile(const float* rows, int64_t stride, int first, int bins, float* tile) {
-  for (int k = first; k < bins; ++k) {
-    for (int i = 0; i < kBlock; i += Lanes<float>::width) {
-      store(tile + k * kBlock + i, load_strided_lanes(rows + i * stride + k, stride));
-    }
-  }
-}
-template <class T>
-GFL_FN void tile_to_rows(const T* tile, int first, int bins, T* rows, int64_t stride) {
-  for (int k = first; k < bins; ++k) {
-    for (int i = 0; i < kBlock; ++i) rows[i * stride + k] = tile[k * kBlock + i];
-  }
-}
-
-GFL_FN void turn_in(const double* rows, int64_t stride, int bins, double* tile) {
-  rows_to_tile(rows, stride, 0, bins, tile);
-}
-GFL_FN void turn_out(const double* tile, int bins, double* rows, int64_t stride) {
-  tile_to_rows(tile, 0, bins, rows, stride);
-}
-
-// Where more than a few columns are left over, one more square overlaps the last: writing a value twice is harmless.
-GFL_FN void turn_in(const float* rows, int64_t stride, int bins, float* tile) {
-  constexpr int width = Lanes<float>::width;
-  int k = 0;
-  if (kTurnsInRegisters && bins >= width) {
-    while (k + width <= bins || bins - k > width / 4) {
-      if (k + width > bins) k = bins - width;
-      for (int i = 0; i < kBlock; i += width) {
-        transpose_square(rows + i * stride + k, stride, tile + k * kBlock + i, kBlock);
-      }
-      k += width;
-    }
-  }
-  rows_to_tile(rows, stride, k, bins, tile);
-}
-GFL_FN void turn_out(const float* tile, int bins, float* rows, int64_t stride) {
-  constexpr int width = Lanes<float>::width;
-  int k = 0;
-  if (kTurnsInRegisters && bins >= width) {
-    while (k + width <= bins || bins - k > width / 4) {
-      if (k + width > bins) k = bins - width;
-      for (int i = 0; i < kBlock; i += width) {
-        transpose_square(tile + k * kBlock + i, kBlock, rows + i * stride + k, stride);
-      }
-      k += width;
-    }
-  }
-  tile_to_rows(tile, k, bins, rows, stride);
-}
 
 // Where a position's sides lie side by side, each side's tile asks for its share of them all.
 template <int write>

@@ -83,6 +83,9 @@ void run_bins(Stream& stream, const gfl_integral& op, bool backward) {
 }
 
 int integral(const gfl_device& device, const gfl_integral& op, bool backward) {
+  if (backward ? !op.logits.data && op.length > 0 : op.grad.data != nullptr) {
+    return fail(GFL_ERROR_ARGUMENT, "slopes are for CPUs");
+  }
   Stream stream(device);
   return with_float_type(op.logits.dtype, [&](auto type) {
     using T = typename decltype(type)::type;

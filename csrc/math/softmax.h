@@ -85,15 +85,4 @@ GFL_FN void expectation_gradient(const Bins& e, int bins, const Softmax<T>& soft
   for (int k = 0; k < bins; ++k) e(k) = e(k) * (factor * (values(k) - softmax.expectation));
 }
 
-// The same in place of x_k, for whoever kept what the forward found.
-template <class T, class Bins, class Values>
-GFL_FN void expectation_gradient_of_logits(const Bins& x, int bins, const Softmax<T>& softmax, const Values& values,
-                                           T upstream) {
-  const T factor = upstream * softmax.inverse_sum;
-  const T shift = bins_shift(x, bins, softmax.most);
-  for (int k = 0; k < bins; ++k) {
-    x(k) = exponential(x(k) - shift) * (factor * (values(k) - softmax.expectation));
-  }
-}
-
 }  // namespace gfl

@@ -20,13 +20,13 @@ class Integral {
   void run(Pass pass) const {
     with_constant_bins<T>(bins_, [&](auto constant) {
       constexpr int bins = decltype(constant)::value;
-      for_blocks([&](const Block& block) {
-        if (pass == Pass::kForward) {
-          forward<bins>(block);
-        } else {
-          backward<bins>(block);
-        }
-      });
+      if (pass == Pass::kForward) {
+        for_blocks([&](const Block& block) { forward<bins>(block); });
+      } else if (op_.logits.data) {
+        for_blocks([&](const Block& block) { backward<bins>(block); });
+      } else {
+        for_blocks([&](const Block& block) { multiply<bins>(block); });
+      }
     });
   }
 
@@ -40,18 +40,11 @@ class Integral {
     int count;
   };
 
-  // What the forward keeps of a block's distributions.
-  struct Kept {
-    T most[kBlock];
-    T inverse_sum[kBlock];
-    T expectation[kBlock];
-  };
-
   // Where a position's sides stand side by side, they are taken together, so that memory is passed over once.
   template <class Body>
   void for_blocks(const Body& body) const {
     if (op_.sides == 0) return;
-    const int64_t together = op_.logits.channel_stride == 1 ? op_.sides : 1;
+    const int64_t together = (op_.logits.data ? op_.logits : op_.grad).channel_stride == 1 ? op_.sides : 1;
     const int64_t rows = chunk_rows(op_.bins * together);
     const int64_t pieces = chunk_count(op_.length, op_.bins * together);
     parallel_chunks(op_.batch * op_.sides / together * pieces, [&](int64_t chunk) {
@@ -71,47 +64,82 @@ class Integral {
     return block.batch * op_.output.batch_stride + block.side * op_.output.channel_stride +
            block.start * op_.output.length_stride;
   }
-  int64_t statistic_offset(const Block& block, int which) const {
-    return ((which * op_.batch + block.batch) * op_.sides + block.side) * op_.length + block.start;
+
+  template <int kBins>
+  int bins() const {
+    return kBins > 0 ? kBins : bins_;
   }
 
   template <int kBins>
   void forward(const Block& block) const {
-    const int bins = kBins > 0 ? kBins : bins_;
     BinsTile<T> tile;
-    Kept kept;
-    load_bins(op_.logits, block.batch, block.side, block.start, block.count, bins, tile.data);
+    T expectation[kBlock];
+    load_bins(op_.logits, block.batch, block.side, block.start, block.count, bins<kBins>(), tile.data);
     for (int i = 0; i < kBlock; i += Lanes<T>::width) {
-      const Softmax<V> softmax = softmax_in_place<V>(TileColumn<T>{tile.data + i}, bins, values_);
-      store(kept.most + i, softmax.most);
-      store(kept.inverse_sum + i, softmax.inverse_sum);
-      store(kept.expectation + i, softmax.expectation);
+      const TileColumn<T> column{tile.data + i};
+      const Softmax<V> softmax = softmax_in_place<V>(column, bins<kBins>(), values_);
+      store(expectation + i, softmax.expectation);
+      if (op_.grad.data) expectation_gradient(column, bins<kBins>(), softmax, values_, constant<V>(1.0));
     }
-    store_run(kept.expectation, block.count, op_.output.data, op_.output.dtype, output_offset(block),
+    store_run(expectation, block.count, op_.output.data, op_.output.dtype, output_offset(block),
               op_.output.length_stride);
-    if (!op_.statistics) return;
-    const T* statistics[] = {kept.most, kept.inverse_sum, kept.expectation};
-    for (int which = 0; which < 3; ++which) {
-      store_block(statistics[which], block.count, op_.statistics, statistic_offset(block, which));
+    if (op_.grad.data) {
+      store_bins(tile.data, op_.grad, block.batch, block.side, block.start, block.count, bins<kBins>());
     }
   }
 
   template <int kBins>
   void backward(const Block& block) const {
-    const int bins = kBins > 0 ? kBins : bins_;
     BinsTile<T> tile;
-    Kept kept;
     T upstream[kBlock] = {};
-    load_bins(op_.logits, block.batch, block.side, block.start, block.count, bins, tile.data);
-    load_run(op_.output.data, op_.output.dtype, output_offset(block), op_.output.length_stride, block.count, upstream);
-    load_block(op_.statistics, statistic_offset(block, 0), 1, block.count, T(), kept.most);
-    load_block(op_.statistics, statistic_offset(block, 1), 1, block.count, T(), kept.inverse_sum);
-    load_block(op_.statistics, statistic_offset(block, 2), 1, block.count, T(), kept.expectation);
+    load_bins(op_.logits, block.batch, block.side, block.start, block.count, bins<kBins>(), tile.data);
+    load_upstream(block, upstream);
     for (int i = 0; i < kBlock; i += Lanes<T>::width) {
-      const Softmax<V> softmax{load(kept.most + i), load(kept.inverse_sum + i), load(kept.expectation + i)};
-      expectation_gradient_of_logits(TileColumn<T>{tile.data + i}, bins, softmax, values_, load(upstream + i));
+      const TileColumn<T> column{tile.data + i};
+      const Softmax<V> softmax = softmax_in_place<V>(column, bins<kBins>(), values_);
+      expectation_gradient(column, bins<kBins>(), softmax, values_, load(upstream + i));
     }
-    store_bins(tile.data, op_.grad, block.batch, block.side, block.start, block.count, bins);
+    store_bins(tile.data, op_.grad, block.batch, block.side, block.start, block.count, bins<kBins>());
+  }
+
+  // The slopes are of the compute type (integral sees to it), and stay where they are.
+  template <int kBins>
+  void multiply(const Block& block) const {
+    T upstream[kBlock] = {};
+    load_upstream(block, upstream);
+    const gfl_bins& m = op_.grad;
+    T* slopes = static_cast<T*>(m.data) + block.batch * m.batch_stride + block.side * bins<kBins>() * m.channel_stride +
+                block.start * m.length_stride;
+    if (m.channel_stride == 1) {
+      for (int i = 0; i < block.count; ++i) {
+        multiply_run(slopes + i * m.length_stride, bins<kBins>(), [&](int) { return constant<V>(upstream[i]); });
+      }
+      return;
+    }
+    for (int k = 0; k < bins<kBins>(); ++k) {
+      T* at = slopes + k * m.channel_stride;
+      if (m.length_stride == 1) {
+        multiply_run(at, block.count, [&](int i) { return load(upstream + i); });
+      } else {
+        for (int i = 0; i < block.count; ++i) at[i * m.length_stride] *= upstream[i];
+      }
+    }
+  }
+
+  // factors(i): those of the values from i on, a vector of them.
+  template <class Factors>
+  static void multiply_run(T* values, int n, const Factors& factors) {
+    constexpr int width = Lanes<T>::width;
+    int i = 0;
+    for (; i + width <= n; i += width) store(values + i, load(values + i) * factors(i));
+    if (i == n) return;
+    T left[width];
+    store(left, factors(i));
+    for (int lane = 0; i < n; ++i, ++lane) values[i] *= left[lane];
+  }
+
+  void load_upstream(const Block& block, T* upstream) const {
+    load_run(op_.output.data, op_.output.dtype, output_offset(block), op_.output.length_stride, block.count, upstream);
   }
 
   const gfl_integral& op_;
@@ -122,11 +150,14 @@ class Integral {
 }  // namespace
 
 int integral(const gfl_integral& op, Pass pass) {
-  if (!is_float_dtype(op.logits.dtype)) return fail(GFL_ERROR_ARGUMENT, "unknown dtype %d of pred", op.logits.dtype);
-  if (pass == Pass::kBackward && !op.statistics && op.batch * op.sides * op.length > 0) {
-    return fail(GFL_ERROR_ARGUMENT, "the backward needs the forward's statistics");
+  if (op.batch * op.sides * op.length == 0) return GFL_OK;
+  const bool slopes = pass == Pass::kForward ? op.grad.data != nullptr : op.logits.data == nullptr;
+  const int32_t dtype = (op.logits.data ? op.logits : op.grad).dtype;
+  if (!is_float_dtype(dtype)) return fail(GFL_ERROR_ARGUMENT, "unknown dtype %d of pred", dtype);
+  if (slopes && (op.grad.dtype != dtype || (dtype != GFL_FLOAT64 && dtype != GFL_FLOAT32))) {
+    return fail(GFL_ERROR_ARGUMENT, "slopes are float32 or float64, as pred is; got %d for %d", op.grad.dtype, dtype);
   }
-  if (op.logits.dtype == GFL_FLOAT64) {
+  if (dtype == GFL_FLOAT64) {
     Integral<double>(op).run(pass);
   } else {
     Integral<float>(op).run(pass);

@@ -48,54 +48,75 @@ def output_like(pred: Tensor) -> Tensor:
     return torch.empty((batch, 4, height, width), dtype=pred.dtype, device=pred.device, memory_format=memory_format)
 
 
-def statistics_like(pred: Tensor, bins: int, kept: bool) -> Tensor:
-    """Maximum, 1 / sum and expectation of every distribution, which spare the backward on a CPU half of its work."""
-    rows = pred.numel() // bins if kept and pred.device.type == "cpu" else 0
-    return torch.empty((3, rows), dtype=_native.compute_dtype(pred), device=pred.device)
+def slopes_like(pred: Tensor, kept: bool) -> Tensor:
+    """Where a forward leaves dE/dx, which spares the backward the softmax. Not for half types, whose slopes would be
+    rounded once more than they need; nor for a GPU, which makes a softmax in less time than it reads these."""
+    if kept and pred.is_cpu and not _native.routed() and pred.dtype in (torch.float32, torch.float64):
+        return torch.empty_like(readable(pred))
+    return pred.new_empty(0)
 
 
 def _forward(pred: Tensor, bin_values: Tensor | None, bins: int, keep: bool) -> tuple[Tensor, Tensor]:
     core, device = _native.core_for(pred)
     output = output_like(pred)
-    statistics = statistics_like(pred, bins, keep)
     pred = readable(pred)
+    slopes = slopes_like(pred, keep)
     batch, sides, length = _sizes(pred)
-    views = _view(pred, sides), _native.address(bin_values), _view(output, sides), None
-    core.integral(False, device, batch, sides, bins, length, *views, statistics.data_ptr())
-    return output, statistics
+    grad = _view(_native.expect_to_fill(slopes), sides) if slopes.ndim > 1 else None
+    views = _view(pred, sides), _native.address(bin_values), _view(output, sides), grad
+    core.integral(False, device, batch, sides, bins, length, *views)
+    return output, slopes
 
 
-def _backward(grad_output: Tensor, pred: Tensor, statistics: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
-    core, device = _native.core_for(pred)
+def _fill(grad: Tensor, grad_output: Tensor, pred: Tensor | None, bin_values: Tensor | None, bins: int) -> None:
+    """Writes the gradient; without pred, from the slopes that are there."""
+    core, device = _native.core_for(grad)
+    batch, sides, length = _sizes(grad if pred is None else pred)
+    of_a_sum = not any(grad_output.stride())  # one value for all
+    if not of_a_sum and (sides == 1 or (grad.ndim == 4 and not map_is_flat(grad_output))):
+        grad_output = grad_output.contiguous()
+    logits = None if pred is None else _view(pred, sides)
+    views = logits, _native.address(bin_values), _view(grad_output, sides), _view(grad, sides)
+    core.integral(True, device, batch, sides, bins, length, *views)
+
+
+def _backward(grad_output: Tensor, pred: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
     pred = readable(pred)
     grad = _native.expect_to_fill(torch.empty_like(pred))
-    batch, sides, length = _sizes(pred)
-    of_a_sum = not any(grad_output.stride())  # one value for all
-    if not of_a_sum and (sides == 1 or (pred.ndim == 4 and not map_is_flat(grad_output))):
-        grad_output = grad_output.contiguous()
-    views = _view(pred, sides), _native.address(bin_values), _view(grad_output, sides), _view(grad, sides)
-    core.integral(True, device, batch, sides, bins, length, *views, statistics.data_ptr())
+    _fill(grad, grad_output, pred, bin_values, bins)
     return grad
+
+
+_multiply_slopes = register(
+    "multiply_slopes_(Tensor(a!) slopes, Tensor grad_output, SymInt bins) -> ()",
+    lambda slopes, grad_output, bins: _fill(slopes, grad_output, None, None, bins),
+    lambda *_: None,
+)
+
+
+def _upstream_times(slopes: Tensor, grad_output: Tensor, bins: int) -> Tensor:
+    if torch.compiler.is_compiling():
+        return (slopes.unflatten(1, (4, bins)) * grad_output.unsqueeze(2)).flatten(1, 2)
+    if _autograd.keeps_graph():
+        slopes = slopes.clone()
+    _multiply_slopes(slopes, grad_output, bins)
+    return slopes
 
 
 def register_ops(
     name: str, forward: Callable[..., Any], backward: Callable[..., Tensor], *, keeps: bool
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """`keeps` says that the forward leaves statistics where the backward will want them."""
+    """`keeps` says that the forward leaves slopes where it can."""
     return (
         register(
             f"{name}_forward(Tensor pred, Tensor? bin_values, SymInt bins, bool keep) -> (Tensor, Tensor)",
             forward,
-            lambda pred, bin_values, bins, keep: (
-                output_like(pred),
-                statistics_like(pred, bins, keep and keeps),
-            ),
+            lambda pred, bin_values, bins, keep: (output_like(pred), slopes_like(pred, keep and keeps)),
         ),
         register(
-            f"{name}_backward(Tensor grad_output, Tensor pred, Tensor statistics, Tensor? bin_values, SymInt bins) "
-            "-> Tensor",
+            f"{name}_backward(Tensor grad_output, Tensor pred, Tensor? bin_values, SymInt bins) -> Tensor",
             backward,
-            lambda grad_output, pred, statistics, bin_values, bins: torch.empty_like(readable(pred)),
+            lambda grad_output, pred, bin_values, bins: torch.empty_like(readable(pred)),
         ),
     )
 
@@ -105,14 +126,17 @@ def fused_integral(forward_op: Callable[..., Any], backward_op: Callable[..., An
         @staticmethod
         def forward(ctx: Any, pred: Tensor, bin_values: Tensor | None, bins: int, op: str) -> Tensor:
             ctx.bins, ctx.op = bins, op
-            output, statistics = forward_op(pred, bin_values, bins, True)
-            ctx.save_for_backward(pred, statistics, bin_values)
+            output, slopes = forward_op(pred, bin_values, bins, True)
+            ctx.kept = slopes.ndim > 1
+            ctx.save_for_backward(*((slopes,) if ctx.kept else (pred, bin_values)))
             return output
 
         @staticmethod
         def backward(ctx: Any, grad_output: Tensor) -> Any:
-            pred, statistics, bin_values = ctx.saved_tensors
-            grad = backward_op(grad_output, pred, statistics, bin_values, ctx.bins)
+            if ctx.kept:
+                grad = _upstream_times(ctx.saved_tensors[0], grad_output, ctx.bins)
+            else:
+                grad = backward_op(grad_output, *ctx.saved_tensors, ctx.bins)
             return (*_autograd.once(ctx.op, grad), None, None, None)
 
     def integral(pred: Tensor, bin_values: Tensor | None, bins: int, op: str) -> Tensor:

@@ -120,10 +120,10 @@ def _run(pred: Tensor, bin_values: Tensor | None, bins: int, result: Tensor, gra
 def _forward(pred: Tensor, bin_values: Tensor | None, bins: int, keep: bool) -> tuple[Tensor, Tensor]:
     output = native.output_like(pred)
     _run(native.readable(pred), bin_values, bins, output, None)
-    return output, native.statistics_like(pred, bins, kept=False)
+    return output, native.slopes_like(pred, kept=False)
 
 
-def _backward(grad_output: Tensor, pred: Tensor, statistics: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
+def _backward(grad_output: Tensor, pred: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
     pred = native.readable(pred)
     grad = torch.empty_like(pred)
     if grad_output.ndim == 4 and not native.map_is_flat(grad_output):
