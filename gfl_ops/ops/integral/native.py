@@ -29,19 +29,19 @@ def _sizes(pred: Tensor) -> tuple[int, int, int]:
     return (1, 1, 4 * pred.shape[0]) if pred.is_contiguous() else (1, 4, pred.shape[0])
 
 
-def _view(tensor: Tensor, sides: int) -> _native.Bins:
-    """Logits, their gradient (4 * bins channels) or the output (4 channels) under those sizes."""
+def _view(tensor: Tensor, sides: int, width: int) -> _native.Bins:
+    """Logits, their gradient (a side has `width` = bins channels) or the output (width 1) under those sizes."""
     if tensor.ndim == 4:
         strides = tensor.stride()
         return tensor.data_ptr(), _native.dtype_code(tensor), strides[0], strides[1], strides[3]
     if sides == 1:
-        return tensor.data_ptr(), _native.dtype_code(tensor), 0, 1, tensor.shape[1] // 4 * tensor.stride(1)
+        return tensor.data_ptr(), _native.dtype_code(tensor), 0, 1, width * tensor.stride(1)
     return _native.bins_of_rows(tensor)
 
 
 def output_like(pred: Tensor) -> Tensor:
     if pred.ndim == 2:
-        return pred.new_empty((pred.shape[0], 4))
+        return pred.new_empty(pred.shape[0], 4)
     last = pred.is_contiguous(memory_format=torch.channels_last) and not pred.is_contiguous()
     memory_format = torch.channels_last if last else torch.contiguous_format
     batch, _, height, width = pred.shape
@@ -62,8 +62,8 @@ def _forward(pred: Tensor, bin_values: Tensor | None, bins: int, keep: bool) -> 
     pred = readable(pred)
     slopes = slopes_like(pred, keep)
     batch, sides, length = _sizes(pred)
-    grad = _view(_native.expect_to_fill(slopes), sides) if slopes.ndim > 1 else None
-    views = _view(pred, sides), _native.address(bin_values), _view(output, sides), grad
+    grad = _view(_native.expect_to_fill(slopes), sides, bins) if slopes.ndim > 1 else None
+    views = _view(pred, sides, bins), _native.address(bin_values), _view(output, sides, 1), grad
     core.integral(False, device, batch, sides, bins, length, *views)
     return output, slopes
 
@@ -75,8 +75,8 @@ def _fill(grad: Tensor, grad_output: Tensor, pred: Tensor | None, bin_values: Te
     of_a_sum = not any(grad_output.stride())  # one value for all
     if not of_a_sum and (sides == 1 or (grad.ndim == 4 and not map_is_flat(grad_output))):
         grad_output = grad_output.contiguous()
-    logits = None if pred is None else _view(pred, sides)
-    views = logits, _native.address(bin_values), _view(grad_output, sides), _view(grad, sides)
+    logits = None if pred is None else _view(pred, sides, bins)
+    views = logits, _native.address(bin_values), _view(grad_output, sides, 1), _view(grad, sides, bins)
     core.integral(True, device, batch, sides, bins, length, *views)
 
 
