@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 import triton_interpreter
-from cases import KINDS_OF_ARGUMENTS, TYPICAL, Case
+from case_maker import Case
+from cases import KINDS_OF_ARGUMENTS, TYPICAL
 
 import gfl_ops
 from gfl_ops import _native

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from cases import BY_ID, CASES, Case
+from case_maker import Case
+from cases import BY_ID, CASES
 from running import as_tuple, map_tensors, run, run_case
 from torch import Tensor
 

@@ -7,27 +7,23 @@ host fails here, whatever a stopwatch would say. A change that is meant changes 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import host_cuda
-import pytest
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from gfl_ops import PaddedTargets
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import capture_check
 import columns
 import counting
+import host_cuda
 import inputs
 import measure
+import pytest
 import rows
+import torch
 from inputs import Inputs
 from rows import Row
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gfl_ops import PaddedTargets
 
 SIZE = (96, 128)  # of an image, in pixels
 

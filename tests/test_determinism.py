@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import oracle
 import pytest
 import torch
-from cases import CASES, COMPUTE_DTYPE, Case
+from case_maker import COMPUTE_DTYPE, Case
+from cases import CASES
 from conftest import only_backends
 from running import run_case, to_compute, to_double
 from tolerance import assert_close

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from cases import BY_ID, Case
+from case_maker import Case
+from cases import BY_ID
 from running import run_case
 from torch import Tensor
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from cases import BY_ID, CASES, Case
+from case_maker import Case
+from cases import BY_ID, CASES
 from conftest import only_backends
 from running import as_tuple, require_grad
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import oracle_gfl
 import pytest
 import torch
-from cases import channels_last, strided_cols
+from case_maker import channels_last, strided_cols
 from conftest import only_backends
 from heads import LOSSES, STRIDES, UPSTREAM, gradients, head, losses_of, padded
 from test_registration import OF_THE_WHOLE_LOSS, RecordRawOps, with_raw_ops

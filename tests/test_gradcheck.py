@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import CASES, Case
+from case_maker import Case
+from cases import CASES
 
 import gfl_ops
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import oracle
 import pytest
 import torch
-from cases import channels_last, contiguous, strided_cols
+from case_maker import channels_last, contiguous, strided_cols
 from heads import head
 
 from gfl_ops import multilevel_sigmoid_focal_loss

@@ -5,7 +5,8 @@ from __future__ import annotations
 import oracle
 import pytest
 import torch
-from cases import CASES, COMPUTE_DTYPE, Case
+from case_maker import COMPUTE_DTYPE, Case
+from cases import CASES
 from running import run_case, to_compute, to_double
 from tolerance import assert_close
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from cases import BY_ID, CASES, KINDS_OF_ARGUMENTS, TYPICAL, Case
+from case_maker import Case
+from cases import BY_ID, CASES, KINDS_OF_ARGUMENTS, TYPICAL
 from conftest import only_backends
 from running import as_tuple, map_tensors, run, run_case
 from torch import Tensor
