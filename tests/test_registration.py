@@ -37,18 +37,19 @@ def registered_ops() -> set[str]:
 with_raw_ops = only_backends(without=("reference", "host_cuda", "cuda", "triton_cuda"))
 
 
-def record(case: Case, dtype: torch.dtype) -> RecordRawOps:
+def record(case: Case) -> RecordRawOps:
+    """Some rows in a half type, whose backward is an op of its own where float32 keeps what its forward left."""
+    half = case.name.endswith(("none", "channels-last"))
     recorder = RecordRawOps()
     with recorder:
-        run_case(gfl_ops, case, case.inputs(dtype))
+        run_case(gfl_ops, case, case.inputs(torch.bfloat16 if half else torch.float32))
     return recorder
 
 
 @pytest.mark.parametrize("case", [BY_ID[name] for name in KINDS_OF_ARGUMENTS], ids=lambda c: c.id)
 @with_raw_ops
 def test_opcheck(case: Case, backend) -> None:
-    dtype = torch.bfloat16 if case.name.endswith("none") else torch.float32
-    calls = record(case, dtype).calls
+    calls = record(case).calls
     assert calls, "no raw op was called"
     for op, args, kwargs in calls:
         torch.library.opcheck(op, args, kwargs)
@@ -66,7 +67,7 @@ OF_THE_WHOLE_LOSS = (
 
 @with_raw_ops
 def test_opcheck_covers_every_raw_op(backend) -> None:
-    seen = {op.name() for name in KINDS_OF_ARGUMENTS for op, _, _ in record(BY_ID[name], torch.float32).calls}
+    seen = {op.name() for name in KINDS_OF_ARGUMENTS for op, _, _ in record(BY_ID[name]).calls}
     if backend.name == "native":
         seen |= {"gfl_ops::atss_assign", "gfl_ops::nms", "gfl_ops::postprocess"}  # in the tests of these ops
     prefix = "gfl_ops::triton_" if backend.name == "triton" else "gfl_ops::"
