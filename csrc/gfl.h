@@ -142,9 +142,9 @@ typedef struct gfl_integral {
   gfl_bins logits;
   const void* bin_values; /* (bins,), compute type; NULL: 0, 1, ... */
   gfl_bins output; /* (batch, sides, length): channel = side. Forward: written. Backward: the incoming gradient */
-  gfl_bins
-      grad; /* backward: written; without logits it holds the slopes of a forward, and is multiplied. Forward, where
-                      given: the slopes dE/dx are written. Slopes are for CPUs; CUDA recomputes them */
+  /* Backward: written; without logits it holds the slopes of a forward, and is multiplied. Forward, where given: the
+     slopes dE/dx are written. Slopes are for CPUs; CUDA makes the softmax again. */
+  gfl_bins grad;
 } gfl_integral;
 
 GFL_API int gfl_integral_forward(const gfl_device* device, const gfl_integral* op);

@@ -96,17 +96,6 @@ GFL_FN void load_block(const void* data, int64_t start, int64_t stride, int coun
   for (int i = 0; i < kBlock; ++i) out[i] = i < count ? in[i * stride] : otherwise;
 }
 
-// The first `count` of a block, to contiguous values of the compute type.
-template <class T>
-GFL_FN void store_block(const T* block, int count, void* data, int64_t start) {
-  T* out = static_cast<T*>(data) + start;
-  if (count == kBlock) {
-    for (int i = 0; i < kBlock; i += Lanes<T>::width) store(out + i, load(block + i));
-    return;
-  }
-  for (int i = 0; i < count; ++i) out[i] = block[i];
-}
-
 // Calls body(number) with the number of bins as a constant where it is a usual one, so that the compiler unrolls the loops
 // over bins, and with 0 where it is not.
 template <int number>
