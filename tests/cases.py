@@ -11,7 +11,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from case_maker import MATRIX_LAYOUTS, Case, Maker, channels_last, contiguous, strided_cols, strided_rows, transposed
+from case_maker import (
+    MATRIX_LAYOUTS,
+    Case,
+    Maker,
+    channels_last,
+    contiguous,
+    every_other_row,
+    strided_cols,
+    strided_rows,
+    transposed,
+)
 from torch import Tensor
 
 CASES: list[Case] = []
@@ -183,6 +193,13 @@ def _quadratic(bins: int) -> Tensor:
 for rows_ in (0, 1, 2, 7, 31, 70):
     row("distribution_focal_loss", f"{rows_}x17", _dfl(rows_))
 row("distribution_focal_loss", "5003x17", _dfl(5003, weight=True), avg_factor=99.0, large=True)
+# A CPU takes 64 rows of 16 or 17 floats together where none is extreme: two such groups, and what is left over.
+row("distribution_focal_loss", "grouped", _dfl(150, weight=True), reduction="none", large=True)
+row("distribution_focal_loss", "grouped-bins16", _dfl(150, bins=16), large=True)
+row("distribution_focal_loss", "grouped-sided", _dfl(150, sided=True, weight=True), reduction="none", large=True)
+row("distribution_focal_loss", "grouped-bin_values", _dfl(150, values=_quadratic), reduction="none", large=True)
+row("distribution_focal_loss", "grouped-strided", _dfl(150, layout=every_other_row), reduction="none", large=True)
+row("distribution_focal_loss", "grouped-steep", _dfl(150, std=30.0), reduction="none", large=True)
 for bins_, reduction_ in itertools.product((2, 8, 33, 256), ("none", "mean")):
     row("distribution_focal_loss", f"bins{bins_}-{reduction_}", _dfl(9, bins=bins_, weight=True), reduction=reduction_)
 for reduction_ in REDUCTIONS:
@@ -220,6 +237,10 @@ def _integral(*shape, layout=contiguous, bins=None, std=2.0):
 for rows_ in (0, 1, 7, 33):
     row("integral", f"{rows_}x17", _integral(rows_, 68))
 row("integral", "5003x17", _integral(5003, 68), large=True)
+row("integral", "grouped-bin_values", _integral(40, 68, bins=17), large=True)  # as for the distribution focal loss
+row("integral", "grouped-bins16", _integral(40, 64), num_bins=16, large=True)
+row("integral", "grouped-strided", _integral(150, 68, layout=every_other_row), large=True)
+row("integral", "grouped-steep", _integral(40, 68, std=30.0), large=True)
 for bins_ in (2, 8, 33, 256):
     row("integral", f"bins{bins_}", _integral(5, 4 * bins_), num_bins=bins_)
     row("integral", f"map-bins{bins_}", _integral(2, 4 * bins_, 3, 2), num_bins=bins_)

@@ -113,6 +113,35 @@ def test_integral_with_huge_logits(huge: float, shape: tuple[int, ...], dtype: t
     assert_same(pred.grad, 0.0)
 
 
+EXTREME = {"far": [70.0] * 17, "farther": [-1e4] * 17, "+inf": [INF] + [0.0] * 16, "-inf": [-INF] * 16 + [0.0]}
+EXTREME |= {"steep": [95.0] + [-95.0] * 16, "nan": [0.0] * 16 + [NAN]}
+
+
+@pytest.mark.parametrize("logits", EXTREME.values(), ids=EXTREME)
+@pytest.mark.parametrize("op", ["distribution_focal_loss", "integral"])
+def test_an_extreme_row_and_its_neighbours(op: str, logits: list[float], backend) -> None:
+    """Whatever is worked on together: a row has the result that it has alone."""
+
+    def run(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        if op == "distribution_focal_loss":
+            return loss_and_grad(gfl_ops.distribution_focal_loss, pred, target)
+        pred = pred.reshape(-1, 68).detach().requires_grad_()
+        edges = gfl_ops.integral(pred)
+        edges.backward(torch.ones_like(edges))
+        return edges.detach().flatten(), pred.grad.reshape(-1, 17)
+
+    make = torch.Generator().manual_seed(0)
+    pred, target = torch.randn(128, 17, generator=make).to(backend.device), torch.full((128,), 3.25)
+    pred[68:72] = torch.tensor(logits)
+    results = run(pred, target.to(backend.device))
+    alone = run(pred[68:72], target[68:72].to(backend.device))
+    others = [i for i in range(128) if not 68 <= i < 72]
+    without = run(pred[others], target[others].to(backend.device))
+    for together, apart, rest in zip(results, alone, without, strict=True):
+        torch.testing.assert_close(together[68:72], apart, rtol=2e-6, atol=2e-6, equal_nan=True)
+        torch.testing.assert_close(together[others], rest, rtol=2e-6, atol=2e-6)
+
+
 @dtypes
 def test_distribution_box_loss_with_infinite_logits(dtype: torch.dtype, backend) -> None:
     logits = torch.zeros(1, 4, 8, dtype=dtype, device=backend.device)

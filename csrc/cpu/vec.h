@@ -72,6 +72,7 @@ using Vector = typename Lanes<T>::type;
 
 GFL_FN VecF load(const float* p) { return *reinterpret_cast<const VecFUnaligned*>(p); }
 GFL_FN double load(const double* p) { return *p; }
+GFL_FN VecI load(const int32_t* p) { return *reinterpret_cast<const VecIUnaligned*>(p); }
 GFL_FN void store(float* p, VecF x) { *reinterpret_cast<VecFUnaligned*>(p) = x; }
 GFL_FN void store(double* p, double x) { *p = x; }
 
@@ -126,16 +127,16 @@ GFL_FN uint32_t lane_bits(VecI mask) {
 }
 GFL_FN bool any_lane(VecI mask) { return lane_bits(mask) != 0; }
 
-// The last argument says which kind of mask is wanted.
-GFL_FN VecI lanes_below(int count, VecF) {
+GFL_FN VecI lane_numbers() {
   VecI lane;
   for (int i = 0; i < Lanes<float>::width; ++i) lane[i] = i;
-  return lane < count;
+  return lane;
 }
+
+// The last argument says which kind of mask is wanted.
+GFL_FN VecI lanes_below(int count, VecF) { return lane_numbers() < count; }
 GFL_FN bool lanes_below(int count, double) { return count > 0; }
-GFL_FN VecI equal_lanes(const int32_t* values, int32_t value, VecF) {
-  return *reinterpret_cast<const VecIUnaligned*>(values) == value;
-}
+GFL_FN VecI equal_lanes(const int32_t* values, int32_t value, VecF) { return load(values) == value; }
 GFL_FN bool equal_lanes(const int32_t* values, int32_t value, double) { return *values == value; }
 
 // Lanes are added one after the other, in double: the order never depends on threads.

@@ -115,6 +115,15 @@ GFL_FN DflRow<T> dfl_row(const DflSums<T>& sums, const DflTarget<T>& target) {
   return {left + right, reciprocal(sums.sum)};
 }
 
+// The same where no maximum was taken: a sum of e^(x_k) that is an ordinary number, and the logits at the two bins.
+template <class T>
+GFL_FN DflRow<T> dfl_row_unshifted(T sum, T x_left, T x_right, T left_weight, T right_weight) {
+  const SplitLogarithm<T> log_sum = split_logarithm(sum);
+  const T left = select(left_weight == T(), T(), left_weight * logarithm_less(log_sum, x_left));
+  const T right = select(right_weight == T(), T(), right_weight * logarithm_less(log_sum, x_right));
+  return {left + right, reciprocal(sum)};
+}
+
 // All of it at once. Leaves e_k in place of x_k.
 template <class T, class Bins>
 GFL_FN DflRow<T> dfl_forward(const Bins& x, int bins, const DflTarget<T>& target) {

@@ -84,7 +84,11 @@ GFL_FN float exponential(float x) {
 #if defined(__AVX512F__) && defined(GFL_VECTOR_BYTES)
 // x = (m + j/16) ln2 + r, |r| <= ln2 / 32: with a register for the 2^(j/16) a cubic is enough (1.6e-9), and 2^m is an
 // instruction. A softmax has few other operations.
-GFL_FN VecF exponential(VecF x) {
+struct PowerOfTwo {
+  VecF fraction;
+  VecF exponent;
+};
+GFL_FN PowerOfTwo power_of_two(VecF x) {
   const __m512 powers = _mm512_setr_ps(1.0f, 1.0442737824f, 1.0905077327f, 1.1387886348f, 1.1892071150f, 1.2418578121f,
                                        1.2968395547f, 1.3542555469f, 1.4142135624f, 1.4768261459f, 1.5422108254f,
                                        1.6104903319f, 1.6817928305f, 1.7562521604f, 1.8340080864f, 1.9152065614f);
@@ -95,8 +99,22 @@ GFL_FN VecF exponential(VecF x) {
   const VecF r = fused(n, VecF() - 0.6931471805599f, x);
   VecF p = fused(r, VecF() + 0.1666671851259f, VecF() + 0.5000161735906f);
   p = fused(p, r, VecF() + 1.0f) * r;
+  return {fused(power, p, power), n};
+}
+GFL_FN VecF exponential(VecF x) {
+  const PowerOfTwo y = power_of_two(x);
   const __mmask16 normal = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-87.3f), _CMP_NLT_UQ);
-  return (VecF)_mm512_maskz_scalef_ps(normal, (__m512)fused(power, p, power), (__m512)n);
+  return (VecF)_mm512_maskz_scalef_ps(normal, (__m512)y.fraction, (__m512)y.exponent);
+}
+// e^x for whoever looks at a sum of these: where |x| is too large it is 0, infinite or NaN, and never an ordinary number.
+GFL_FN VecF unbounded_exponential(VecF x) {
+  const PowerOfTwo y = power_of_two(x);
+  return (VecF)_mm512_scalef_ps((__m512)y.fraction, (__m512)y.exponent);
+}
+#elif defined(GFL_VECTOR_BYTES)
+GFL_FN VecF unbounded_exponential(VecF x) {
+  const VecF most = VecF() + 88.0f;
+  return exponential(select(x > most, most, x));
 }
 #endif
 GFL_FN double exponential(double x) { return ::exp(x); }
@@ -123,17 +141,34 @@ GFL_FN T twice_atanh(T s) {
   return s * fused(p, z, constant<T>(2.0));
 }
 
-// log x for a normal x; 0 gives -infinity, infinity itself, a negative x or a NaN gives NaN.
+// log x = 0.693359375 exponent + rest for a normal x; the product is exact.
 template <class T>
-GFL_FN T logarithm(T x) {
+struct SplitLogarithm {
+  T exponent;
+  T rest;
+};
+template <class T>
+GFL_FN SplitLogarithm<T> split_logarithm(T x) {
   T m;
   const T n = split_exponent(x, m);
   const T s = (m - 1.0f) / (m + 1.0f);
-  const T log_m = twice_atanh(s);
-  const T result = fused(n, constant<T>(0.693359375), fused(n, constant<T>(-2.12194440e-4), log_m));
+  return {n, fused(n, constant<T>(-2.12194440e-4), twice_atanh(s))};
+}
+
+// log x for a normal x; 0 gives -infinity, infinity itself, a negative x or a NaN gives NaN.
+template <class T>
+GFL_FN T logarithm(T x) {
+  const SplitLogarithm<T> log_x = split_logarithm(x);
+  const T result = fused(log_x.exponent, constant<T>(0.693359375), log_x.rest);
   const T infinity = constant<T>(HUGE_VAL);
   const T not_positive = select(x == T(), -infinity, infinity - infinity);
   return select(x > T(), select(x < infinity, result, x), not_positive);
+}
+
+// log x - y without first rounding a log x that is as large as y.
+template <class T>
+GFL_FN T logarithm_less(const SplitLogarithm<T>& log_x, T y) {
+  return fused(log_x.exponent, constant<T>(0.693359375), -y) + log_x.rest;
 }
 GFL_FN double logarithm(double x) { return ::log(x); }
 

@@ -1,9 +1,12 @@
-// The softmax expectation of edge distributions, a block of sixteen positions at a time.
+// The softmax expectation of edge distributions: a group of sixty-four positions at a time where they are rows of floats,
+// as they lie, or a block of sixteen turned.
+#include <type_traits>
+
 #include "../../error.h"
 #include "../isa.h"
 #include "../kernels.h"
 #include "../parallel.h"
-#include "../bins_tile.h"
+#include "../row_group.h"
 // The formulas come after the vector primitives.
 #include "../../math/softmax.h"
 
@@ -21,11 +24,12 @@ class Integral {
     with_constant_bins<T>(bins_, [&](auto constant) {
       constexpr int bins = decltype(constant)::value;
       if (pass == Pass::kForward) {
-        for_blocks([&](const Block& block) { forward<bins>(block); });
+        for_stretches([&](const Stretch& all) { forward<bins>(all); });
       } else if (op_.logits.data) {
-        for_blocks([&](const Block& block) { backward<bins>(block); });
+        for_stretches([&](const Stretch& all) { backward<bins>(all); });
       } else {
-        for_blocks([&](const Block& block) { multiply<bins>(block); });
+        for_stretches(
+            [&](const Stretch& all) { for_blocks(all, [&](const Stretch& block) { multiply<bins>(block); }); });
       }
     });
   }
@@ -33,7 +37,8 @@ class Integral {
  private:
   using V = Vector<T>;
 
-  struct Block {
+  // Up to kGroupRows positions of one side; a block of them is up to kBlock.
+  struct Stretch {
     int64_t batch;
     int64_t side;
     int64_t start;
@@ -42,7 +47,7 @@ class Integral {
 
   // Where a position's sides stand side by side, they are taken together, so that memory is passed over once.
   template <class Body>
-  void for_blocks(const Body& body) const {
+  void for_stretches(const Body& body) const {
     if (op_.sides == 0) return;
     const int64_t together = (op_.logits.data ? op_.logits : op_.grad).channel_stride == 1 ? op_.sides : 1;
     const int64_t rows = chunk_rows(op_.bins * together);
@@ -53,14 +58,21 @@ class Integral {
       const int64_t first_side = first % op_.sides;
       const int64_t begin = chunk % pieces * rows;
       const int64_t end = begin + rows < op_.length ? begin + rows : op_.length;
-      for (int64_t start = begin; start < end; start += kBlock) {
-        const int count = static_cast<int>(end - start < kBlock ? end - start : kBlock);
-        for (int64_t side = 0; side < together; ++side) body(Block{batch, first_side + side, start, count});
+      for (int64_t start = begin; start < end; start += kGroupRows) {
+        const int count = static_cast<int>(end - start < kGroupRows ? end - start : kGroupRows);
+        for (int64_t side = 0; side < together; ++side) body(Stretch{batch, first_side + side, start, count});
       }
     });
   }
 
-  int64_t output_offset(const Block& block) const {
+  template <class Body>
+  static void for_blocks(const Stretch& all, const Body& body) {
+    for (int i = 0; i < all.count; i += kBlock) {
+      body(Stretch{all.batch, all.side, all.start + i, all.count - i < kBlock ? all.count - i : kBlock});
+    }
+  }
+
+  int64_t output_offset(const Stretch& block) const {
     return block.batch * op_.output.batch_stride + block.side * op_.output.channel_stride +
            block.start * op_.output.length_stride;
   }
@@ -70,8 +82,24 @@ class Integral {
     return kBins > 0 ? kBins : bins_;
   }
 
+  static int64_t origin(const gfl_bins& m, const Stretch& all, int bins) {
+    return all.batch * m.batch_stride + all.side * bins * m.channel_stride + all.start * m.length_stride;
+  }
+
   template <int kBins>
-  void forward(const Block& block) const {
+  void forward(const Stretch& all) const {
+    if (forward_group<kBins>(all)) return;
+    for_blocks(all, [&](const Stretch& block) { forward_block<kBins>(block); });
+  }
+
+  template <int kBins>
+  void backward(const Stretch& all) const {
+    if (backward_group<kBins>(all)) return;
+    for_blocks(all, [&](const Stretch& block) { backward_block<kBins>(block); });
+  }
+
+  template <int kBins>
+  void forward_block(const Stretch& block) const {
     BinsTile<T> tile;
     T expectation[kBlock];
     load_bins(op_.logits, block.batch, block.side, block.start, block.count, bins<kBins>(), tile.data);
@@ -81,15 +109,14 @@ class Integral {
       store(expectation + i, softmax.expectation);
       if (op_.grad.data) expectation_gradient(column, bins<kBins>(), softmax, values_, constant<V>(1.0));
     }
-    store_run(expectation, block.count, op_.output.data, op_.output.dtype, output_offset(block),
-              op_.output.length_stride);
+    store_expectation(block, expectation);
     if (op_.grad.data) {
       store_bins(tile.data, op_.grad, block.batch, block.side, block.start, block.count, bins<kBins>());
     }
   }
 
   template <int kBins>
-  void backward(const Block& block) const {
+  void backward_block(const Stretch& block) const {
     BinsTile<T> tile;
     T upstream[kBlock] = {};
     load_bins(op_.logits, block.batch, block.side, block.start, block.count, bins<kBins>(), tile.data);
@@ -102,14 +129,72 @@ class Integral {
     store_bins(tile.data, op_.grad, block.batch, block.side, block.start, block.count, bins<kBins>());
   }
 
+  template <int kBins>
+  bool is_group(const Stretch& all) const {
+    if constexpr (std::is_same<T, float>::value && kBins > 0 && RowGroup<kBins>::kPossible) {
+      return all.count == kGroupRows && whole_block_of_rows<T>(op_.logits, kBlock) &&
+             (!op_.grad.data || whole_block_of_rows<T>(op_.grad, kBlock));
+    }
+    return false;
+  }
+
+  // False where the rows are such as a group does not do.
+  template <int kBins>
+  bool forward_group(const Stretch& all) const {
+    if constexpr (kBins > 0) {
+      RowGroup<kBins> rows;
+      if (!is_group<kBins>(all) || !exponentials_of(all, rows)) return false;
+      alignas(64) T expectation[kGroupRows], upstream[kGroupRows];
+      for (int i = 0; i < kGroupRows; ++i) upstream[i] = T(1);
+      finish(all, rows, expectation, upstream);
+      for_blocks(all, [&](const Stretch& block) { store_expectation(block, expectation + (block.start - all.start)); });
+      return true;
+    }
+    return false;
+  }
+
+  template <int kBins>
+  bool backward_group(const Stretch& all) const {
+    if constexpr (kBins > 0) {
+      RowGroup<kBins> rows;
+      if (!is_group<kBins>(all) || !exponentials_of(all, rows)) return false;
+      alignas(64) T expectation[kGroupRows], upstream[kGroupRows];
+      for_blocks(all, [&](const Stretch& block) { load_upstream(block, upstream + (block.start - all.start)); });
+      finish(all, rows, expectation, upstream);
+      return true;
+    }
+    return false;
+  }
+
+  template <int kBins>
+  bool exponentials_of(const Stretch& all, RowGroup<kBins>& rows) const {
+    const float* logits = static_cast<const float*>(op_.logits.data) + origin(op_.logits, all, kBins);
+    return rows.template exponentials<true>(logits, op_.logits.length_stride, values_.values);
+  }
+
+  // The expectations, and upstream times their slopes where those are asked for.
+  template <int kBins>
+  void finish(const Stretch& all, const RowGroup<kBins>& rows, T* expectation, const T* upstream) const {
+    alignas(64) T factor[kGroupRows];
+    for (int i = 0; i < kGroupRows; i += Lanes<T>::width) {
+      const V inverse_sum = reciprocal(load(rows.sum + i));
+      store(expectation + i, load(rows.total + i) * inverse_sum);
+      store(factor + i, load(upstream + i) * inverse_sum);
+    }
+    if (!op_.grad.data) return;
+    rows.write(
+        static_cast<float*>(op_.grad.data) + origin(op_.grad, all, kBins), op_.grad.length_stride,
+        [&](int i, int k, V e) { return e * factor[i] * (load(values_.values + k) - expectation[i]); },
+        [&](int i, V e) { return e * load(factor + i) * (values_(kBins - 1) - load(expectation + i)); });
+  }
+
   // The slopes are of the compute type (integral sees to it), and stay where they are.
   template <int kBins>
-  void multiply(const Block& block) const {
+  void multiply(const Stretch& block) const {
     T upstream[kBlock] = {};
     load_upstream(block, upstream);
     const gfl_bins& m = op_.grad;
-    T* slopes = static_cast<T*>(m.data) + block.batch * m.batch_stride + block.side * bins<kBins>() * m.channel_stride +
-                block.start * m.length_stride;
+    T* slopes = static_cast<T*>(m.data) + origin(m, block, bins<kBins>());
     if (m.channel_stride == 1) {
       for (int i = 0; i < block.count; ++i) {
         multiply_run(slopes + i * m.length_stride, bins<kBins>(), [&](int) { return constant<V>(upstream[i]); });
@@ -138,7 +223,12 @@ class Integral {
     for (int lane = 0; i < n; ++i, ++lane) values[i] *= left[lane];
   }
 
-  void load_upstream(const Block& block, T* upstream) const {
+  void store_expectation(const Stretch& block, const T* expectation) const {
+    store_run(expectation, block.count, op_.output.data, op_.output.dtype, output_offset(block),
+              op_.output.length_stride);
+  }
+
+  void load_upstream(const Stretch& block, T* upstream) const {
     load_run(op_.output.data, op_.output.dtype, output_offset(block), op_.output.length_stride, block.count, upstream);
   }
 

@@ -1,0 +1,145 @@
+// Sixty-four rows of floats at a time, each a distribution, worked on as they lie: what a row needs of all its bins is
+// their sum, and sums of rows are made by adding halves of vectors, in a third of the steps that turning them takes.
+//
+// No maximum is taken first. A sum far from overflow and underflow says that the largest logit of its row was no larger
+// than 30 and no smaller than -24, where e^x is as exact as e^(x - max); for any other the group is refused, and
+// BinsTile does it.
+#pragma once
+
+#include "bins_tile.h"
+// The formulas come after the vector primitives.
+#include "../math/elementary.h"
+
+namespace gfl {
+
+constexpr int kGroupRows = 64;
+
+#if defined(__GNUC__) && !defined(__clang__)
+constexpr bool kSumsRows = true;
+
+// The sum of two lines whose lanes are halves, quarters, ... of the sums of rows; `together` lanes are taken at a time.
+template <int together>
+GFL_FN VecF add_halves(VecF a, VecF b) {
+  constexpr int width = Lanes<float>::width;
+  VecI even, odd;
+  for (int j = 0; j < width; ++j) {
+    if (together == 1) {  // within four lanes, which is where shuffles are cheap: a0 b0 a1 b1 and a2 b2 a3 b3
+      even[j] = j / 4 * 4 + j % 4 / 2 + j % 2 * width;
+      odd[j] = even[j] + 2;
+    } else if (together == 2) {  // a0 a1 b0 b1 and a2 a3 b2 b3
+      even[j] = j / 4 * 4 + j % 2 + j % 4 / 2 * width;
+      odd[j] = even[j] + 2;
+    } else {  // the even fours of a, then those of b; the odd ones
+      even[j] = j % (width / 2) / 4 * 8 + j % 4 + j / (width / 2) * width;
+      odd[j] = even[j] + 4;
+    }
+  }
+  return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
+}
+
+// Value first, first + 2, ... of as many pairs as there are lanes.
+template <int first>
+GFL_FN VecF every_other(const float* pairs) {
+  constexpr int width = Lanes<float>::width;
+  return __builtin_shuffle(load(pairs), load(pairs + width), 2 * lane_numbers() + first);
+}
+
+// The sum of line i in lane i, of as many lines as there are lanes.
+template <class Line>
+GFL_FN VecF sums_of_lines(const Line& line) {
+  constexpr int width = Lanes<float>::width;
+  VecF halves[width / 2];
+  for (int i = 0; i < width / 2; ++i) halves[i] = add_halves<1>(line(2 * i), line(2 * i + 1));
+  for (int i = 0; i < width / 4; ++i) halves[i] = add_halves<2>(halves[2 * i], halves[2 * i + 1]);
+  for (int n = width / 8; n > 0; n /= 2) {
+    for (int i = 0; i < n; ++i) halves[i] = add_halves<4>(halves[2 * i], halves[2 * i + 1]);
+  }
+  return halves[0];
+}
+#else
+constexpr bool kSumsRows = false;
+template <int first>
+GFL_FN VecF every_other(const float* pairs) {
+  return load(pairs);
+}
+template <class Line>
+GFL_FN VecF sums_of_lines(const Line& line) {
+  return line(0);
+}
+#endif
+
+// A row is whole vectors of bins and at most one bin more, which stands in a vector with those of other rows.
+template <int bins>
+struct RowGroup {
+  static constexpr int kWidth = Lanes<float>::width;
+  static constexpr int kVectors = bins / kWidth;
+  static constexpr bool kOneMore = bins % kWidth == 1;
+  static constexpr bool kPossible = kSumsRows && kVectors > 0 && bins % kWidth <= 1;
+  static constexpr int kLast = bins - 1;
+
+  alignas(64) float whole[kGroupRows * (kVectors > 0 ? kVectors : 1) * kWidth];  // e^x
+  alignas(64) float last[kGroupRows];                                            // e^x of the bin that is left
+  alignas(64) float sum[kGroupRows];
+  alignas(64) float total[kGroupRows];  // of e^x times the bins' values
+
+  // False where a sum is out of bounds, or NaN.
+  template <bool with_total>
+  GFL_MEMBER bool exponentials(const float* rows, int64_t stride, const float* values) {
+    VecI outside = VecI();
+    for (int first = 0; first < kGroupRows; first += kWidth) {
+      float left_over[kWidth];
+#pragma GCC unroll 16
+      for (int i = 0; i < kWidth; ++i) {
+        const float* row = rows + (first + i) * stride;
+        if (kOneMore) left_over[i] = row[kLast];
+        for (int j = 0; j < kVectors; ++j) {
+          store(whole + ((first + i) * kVectors + j) * kWidth, unbounded_exponential(load(row + j * kWidth)));
+        }
+      }
+      VecF all = sums_of_lines([&](int i) { return sum_of_row(first + i, [](int, VecF e) { return e; }); });
+      VecF weighted = VecF();
+      if (with_total) {
+        weighted = sums_of_lines(
+            [&](int i) { return sum_of_row(first + i, [&](int k, VecF e) { return e * load(values + k); }); });
+      }
+      if (kOneMore) {
+        const VecF e = unbounded_exponential(load(left_over));
+        store(last + first, e);
+        all = all + e;
+        if (with_total) weighted = weighted + e * values[kLast];
+      }
+      store(sum + first, all);
+      if (with_total) store(total + first, weighted);
+      outside |= ~((all > 1e-9f) & (all < 1e13f));
+    }
+    return !any_lane(outside);
+  }
+
+  // change(first bin, e^x) for each vector of row i, added up.
+  template <class Change>
+  GFL_MEMBER VecF sum_of_row(int i, const Change& change) const {
+    const float* row = whole + i * kVectors * kWidth;
+    VecF added = change(0, load(row));
+    for (int j = 1; j < kVectors; ++j) added = added + change(j * kWidth, load(row + j * kWidth));
+    return added;
+  }
+
+  // change(i, first bin, the row's e^x there) gives a vector of what is written in place of row i's bins;
+  // change_last(first row, e^x) what is written in place of the last bins of a vector of rows.
+  template <class Change, class ChangeLast>
+  GFL_MEMBER void write(float* rows, int64_t stride, const Change& change, const ChangeLast& change_last) const {
+    for (int first = 0; first < kGroupRows; first += kWidth) {
+      for (int i = first; i < first + kWidth; ++i) {
+        for (int j = 0; j < kVectors; ++j) {
+          store(rows + i * stride + j * kWidth, change(i, j * kWidth, load(whole + (i * kVectors + j) * kWidth)));
+        }
+      }
+      if (!kOneMore) continue;
+      float left_over[kWidth];
+      store(left_over, change_last(first, load(last + first)));
+      for (int i = 0; i < kWidth; ++i) rows[(first + i) * stride + kLast] = left_over[i];
+    }
+  }
+};
+
+}  // namespace gfl
