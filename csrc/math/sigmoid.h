@@ -61,7 +61,7 @@ GFL_FN SigmoidParts<float> brief_sigmoid_parts(float x) {
 
 template <class T>
 GFL_FN T softplus(T x, const SigmoidParts<T>& parts) {
-  return plus_log1p(select(x > T(), x, T()), parts);
+  return plus_log1p(select(x >= T(), x, T()), parts);
 }
 
 // At x = +-infinity the factor may be 0: nothing of the infinity is left then.
