@@ -77,19 +77,13 @@ GFL_FN LossGrad<V> element(const Formula& formula, V x, V target, bool dense) {
   return dense ? formula.dense(x, target) : formula.negative(x);
 }
 
-// What comes after a tile, or NULL: it is asked for while the tile is worked on.
-template <class T>
-struct Ahead {
-  const T* pred = nullptr;
-  const T* grad = nullptr;
-};
-
 // The first steps of a formula of logits, each in a loop of its own over whole vectors. In one loop an element is a
 // chain of some sixty operations, each waiting for the one before, and a processor's window holds three such chains; of
-// short ones it holds many. That nearly doubles the speed.
+// short ones it holds many. That nearly doubles the speed. `ahead` is what comes after the tile, or NULL: it is asked for
+// meanwhile. Where the gradient will be written is not: a line that is written whole need not be read.
 template <class T, class Formula, bool kStaged = Formula::of_logits && sizeof(T) == sizeof(float)>
 struct Stages {
-  Stages(const T*, int, const Ahead<T>&) {}
+  Stages(const T*, int, const T*) {}
   GFL_MEMBER LossGrad<Vector<T>> element(const Formula& formula, int, Vector<T> x, Vector<T> target, bool dense) const {
     return gfl::GFL_ISA::element(formula, x, target, dense);
   }
@@ -98,19 +92,15 @@ template <class T, class Formula>
 struct Stages<T, Formula, true> {
   T exponentials[kTile], reciprocals[kTile];
 
-  Stages(const T* x, int n, const Ahead<T>& ahead) {
+  Stages(const T* x, int n, const T* ahead) {
     constexpr int width = Lanes<T>::width;
-    // Where nothing is ahead, what is in the cache anyway is asked for: that costs less than a branch in the loops.
-    const T* const pred = ahead.pred ? ahead.pred : x;
+    // Where nothing is ahead, what is in the cache anyway is asked for: that costs less than a branch in the loop.
+    const T* const next = ahead ? ahead : x;
     for (int i = 0; i + width <= n; i += width) {
-      __builtin_prefetch(pred + i);
+      __builtin_prefetch(next + i);
       store(exponentials + i, sigmoid_exponential(load(x + i)));
     }
-    const T* const grad = ahead.grad ? ahead.grad : x;
-    for (int i = 0; i + width <= n; i += width) {
-      __builtin_prefetch(grad + i, 1);
-      store(reciprocals + i, sigmoid_reciprocal(load(exponentials + i)));
-    }
+    for (int i = 0; i + width <= n; i += width) store(reciprocals + i, sigmoid_reciprocal(load(exponentials + i)));
   }
   GFL_MEMBER LossGrad<Vector<T>> element(const Formula& formula, int i, Vector<T> x, Vector<T> target,
                                          bool dense) const {
@@ -122,7 +112,7 @@ struct Stages<T, Formula, true> {
 // The hot loop. Returns the sum of the losses (fused modes); `target` is read only by dense targets.
 template <class T, class Formula, bool kDense, Mode kMode>
 double dense_loop(const Formula& formula, const T* x, const T* target, int n, T scale, T* loss, T* grad,
-                  const Ahead<T>& ahead) {
+                  const T* ahead) {
   using V = Vector<T>;
   constexpr int width = Lanes<T>::width;
   const V scales = V() + scale;
@@ -159,7 +149,7 @@ double dense_loop(const Formula& formula, const T* x, const T* target, int n, T 
 
 template <class T, class Formula, bool kDense>
 double run_mode(Mode mode, const Formula& formula, const T* x, const T* target, int n, T scale, T* loss, T* grad,
-                const Ahead<T>& ahead) {
+                const T* ahead) {
   switch (sizeof(T) == sizeof(double) ? Mode::kRaw : mode) {
     case Mode::kLoss:
       return dense_loop<T, Formula, kDense, Mode::kLoss>(formula, x, target, n, scale, loss, grad, ahead);
@@ -287,7 +277,7 @@ class ClassLoss {
 
     double sum = 0;
     const T scale = static_cast<T>(scale_);
-    const Ahead<T> ahead = next_to(tile);
+    const T* ahead = next_to(tile);
     if (op_.labels) {
       sum = run_mode<T, Formula, false>(mode_, formula_, x, x, n, scale, loss, grad, ahead);
     } else {
@@ -312,21 +302,15 @@ class ClassLoss {
 
   // A tile comes in a burst and is then worked on, while the processor does not look ahead by itself; and the next channel
   // of a map lies where it never looks.
-  Ahead<T> next_to(const Tile& tile) const {
-    if (tile.row_major) {
+  const T* next_to(const Tile& tile) const {
+    if (tile.row_major) {  // where the rows follow each other
       const int64_t end = (tile.row * op_.cols + tile.col) + 2 * int64_t{tile.size()};
-      if (end > op_.rows * op_.cols) return {};
-      return {following(op_.pred, tile), following(op_.grad, tile)};
+      const T* run =
+          op_.pred.row_stride == op_.cols && end <= op_.rows * op_.cols ? dense_run<T>(op_.pred, tile) : nullptr;
+      return run ? run + tile.size() : nullptr;
     }
     const Tile next{tile.row, tile.col + tile.cols, tile.rows, tile.cols, tile.row_major};
-    if (next.col + next.cols > op_.cols) return {};
-    return {dense_run<T>(op_.pred, next), want_grad_ ? dense_run<T>(op_.grad, next) : nullptr};
-  }
-
-  // What follows a tile of rows in memory, where the rows follow each other.
-  const T* following(const gfl_matrix& m, const Tile& tile) const {
-    const T* run = m.data && m.row_stride == op_.cols ? dense_run<T>(m, tile) : nullptr;
-    return run ? run + tile.size() : nullptr;
+    return next.col + next.cols <= op_.cols ? dense_run<T>(op_.pred, next) : nullptr;
   }
 
   int64_t label(int64_t row) const {
