@@ -207,9 +207,9 @@ def measure(case: Case, seconds: float) -> dict[str, Any]:
     subject.check()
     runs = dict(subject.steps())
     steps = {name: (lambda _, run=run: run()) for name, run in runs.items()}
-    for step in steps.values():
-        timing.warm_up(step, 3, 1.0)
-    samples = timing.in_turns(steps, seconds, case.device)
+    turns = timing.Turns(case.device)
+    turns.run(steps, seconds)
+    figures = {name: timing.figures(samples) for name, samples in turns.samples.items()}
     peaks = {}
     for name, run in runs.items():
         if " " in name:
@@ -217,8 +217,8 @@ def measure(case: Case, seconds: float) -> dict[str, Any]:
             peaks[name] = counting.peak_bytes(run, case.device)
     return {
         **case.__dict__,
-        "ms": {name: timing.median(values) for name, values in samples.items()},
-        "spread": {name: timing.spread(values) for name, values in samples.items()},
+        "ms": {name: found["ms"] for name, found in figures.items()},
+        "spread": {name: found["spread"] for name, found in figures.items()},
         "peak_bytes": peaks,
     }
 

@@ -5,11 +5,12 @@
     python benchmarks/loss_bench.py --sizes all --dtype bfloat16 --ops quality_focal_loss --json mine.json
 
 `eager` is the usual formulas in PyTorch (benchmarks/eager.py), `compile` the same under torch.compile, `ours` the
-backend named. All are checked against the eager formulas first, outputs and gradients, and then take turns, call by
-call, over inputs that the caches do not hold; times are medians, ± half the distance between their quartiles. `copies`
-is our time in copies of the main input, taken in the same turns; `of copy` the bandwidth as a share of the copy's,
-counting one read for a forward, and two reads and a write with the backward. `extra MB` is what torch's allocator gave
-out at most beyond the inputs, the gradient among it. A forward is without gradient, as in inference.
+backend named. All are checked against the eager formulas first, outputs and gradients, and then take turns over inputs
+that the caches do not hold, in several rounds through all rows; times are medians of the fastest quarter of their
+samples, ± half the distance between the quartiles of all. `copies` is our time in copies of the main input, taken in
+the same turns; `of copy` the bandwidth as a share of the copy's, counting one read for a forward, and two reads and a
+write with the backward. `extra MB` is what torch's allocator gave out at most beyond the inputs, the gradient among it.
+A forward is without gradient, as in inference.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import functools
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +28,16 @@ import apart
 import columns
 import machine
 import measure
-import progress
 import report
 import report_file
+import rounds
 import rows
 import torch
 from rows import Row
 
 from gfl_ops import _native
 
+ROUNDS = 8
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
@@ -55,6 +58,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="no torch.compile, and a third of the time for each row")
     parser.add_argument("--seconds", type=float, help="time to spend on each row (default: 1.6, small ones 0.4)")
+    parser.add_argument(
+        "--malloc",
+        choices=("kept", "default"),
+        default="kept",
+        help="on a CPU: that it keeps freed memory (the default here), where eager PyTorch is at its best; or its own "
+        "default, with which eager takes up to three times as long, by chance",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results, as they come")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as a table")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the speed-ups, as SVG")
@@ -97,9 +107,35 @@ def seconds_for(row: Row, options: argparse.Namespace) -> float:
     return (0.4 if row.size == "small" else 1.6) * (0.3 if options.quick else 1)
 
 
-def run(options: argparse.Namespace) -> int:
-    table, chosen = chosen_rows(options), chosen_columns(options)
+def rounds_of(options: argparse.Namespace, left_out: list[str]) -> rounds.Rounds:
+    """In rounds, and each row in a process of its own, on a CPU. On a GPU row by row: its memory has an allocator that
+    keeps it, and CUDA does not live through a fork."""
+    chosen = chosen_columns(options)
     everywhere = options.backend is not None and "compile" in options.backend
+    apart_from_here = options.device == "cpu" and apart.is_possible()
+    begin: Callable[..., rounds.Subject] = apart.Here
+    if apart_from_here:
+        begin = functools.partial(apart.Apart, keeps_memory=options.malloc == "kept")
+    if apart_from_here and any(column.name == "compile" for column in chosen):
+        apart.prepare_to_compile()
+
+    def make(task: rounds.Task) -> rounds.Subject | None:
+        seconds = seconds_for(task.row, options)
+        arguments = task.row, chosen, options.device, DTYPES[task.dtype], seconds, everywhere
+        subject = begin(measure.Measurement, *arguments)
+        if subject.call("has_ours"):
+            return subject
+        left_out.append(task.row.name)
+        subject.end()
+        return None
+
+    tasks = [rounds.Task(row, dtype) for row in chosen_rows(options) for dtype in options.dtype]
+    if not apart_from_here:
+        return rounds.Rounds(tasks, make, rounds=1, at_once=1)
+    return rounds.Rounds(tasks, make, rounds=ROUNDS // 2 if options.quick else ROUNDS, at_once=rounds.rows_at_once())
+
+
+def run(options: argparse.Namespace) -> int:
     content: dict[str, Any] = {
         "kind": "loss_bench",
         "command": ["loss_bench.py", *(Path(word).name for word in sys.argv[1:])],  # without folders of this machine
@@ -109,32 +145,19 @@ def run(options: argparse.Namespace) -> int:
     print(", ".join(f"{name} {value}" for name, value in content["machine"].items()))
     print(report.header(options.device), flush=True)
     start = time.monotonic()
-    measured = measure.measure
-    if options.device == "cpu":  # a GPU's memory has an allocator that keeps it, and CUDA does not live through a fork
-        measured = functools.partial(apart.call, measure.measure)
-        if any(column.name == "compile" for column in chosen):
-            apart.prepare_to_compile()
-    bar = progress.Progress(len(table) * len(options.dtype))
-    left_out, failed = [], []
-    for row in table:
-        for dtype in options.dtype:
-            bar.start(f"{row.name} {dtype}")
-            try:
-                result = measured(row, chosen, options.device, DTYPES[dtype], seconds_for(row, options), everywhere)
-            except (measure.Mismatch, torch.OutOfMemoryError, apart.Died) as error:
-                failed.append(f"{row.name} {dtype}: {str(error).splitlines()[0]}")
-                result = None
-            else:
-                left_out += [] if result else [row.name]
-            bar.finish()
-            if result is not None:
-                content["results"].append(result)
-                print("\n".join(report.table(result, row)), flush=True)
-                if options.json:
-                    report_file.write_json(options.json, content)
-    finish(options, content, left_out, failed)
+    left_out: list[str] = []
+    measured = rounds_of(options, left_out)
+    for task, result in measured.results():
+        content["results"].append(result)
+        print("\n".join(report.table(result, task.row)), flush=True)
+        if options.json:
+            report_file.write_json(options.json, content)
+    finish(options, content, left_out, measured.failed)
     print(f"{len(content['results'])} rows in {time.monotonic() - start:.0f} s")
-    return 1 if failed or not content["results"] else 0
+    if measured.interrupted:
+        print("interrupted: these are the rows measured until then")
+        return 130
+    return 1 if measured.failed or not content["results"] else 0
 
 
 def finish(options: argparse.Namespace, content: dict[str, Any], left_out: list[str], failed: list[str]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+import apart
 import columns as columns_of
 import counting
 import inputs
@@ -18,6 +18,7 @@ from torch import Tensor
 FORWARD, BACKWARD = "forward", "forward+backward"
 ROTATED_BYTES = {"cpu": 96 << 20, "cuda": 256 << 20}  # more than the caches hold
 MOST_COPIES = 16
+MOST_KEPT_BYTES = 32 << 20  # of inputs: what larger ones free goes back to the system, which has other rows to serve
 COUNTED = ("eager", *columns_of.OURS)  # launches and waits on a GPU; each look costs a tenth of a second
 
 # Of a value, and of the largest value of its tensor: what the results may differ by.
@@ -75,17 +76,7 @@ def check(row: Row, column: Column, found: list[Tensor], expected: list[Tensor],
             raise Mismatch(f"{row.name}: {column.name} is off by {float((got - truth).abs().max()):.3g} of {scale:.3g}")
 
 
-def rotation(row: Row, device: str, dtype: torch.dtype) -> list[Inputs]:
-    """Enough copies of the inputs that none is still cached when its turn comes again."""
-    torch.manual_seed(0)
-    made = row.make()
-    first = row.on(made, device, dtype)
-    size = sum(leaf.nbytes for leaf in row.leaves(first))
-    count = min(MOST_COPIES, max(1, ROTATED_BYTES[device] // size)) if size > 1 << 20 else 1
-    return [first, *(row.on(first, device, dtype) for _ in range(count - 1))]
-
-
-def copies_of(row: Row, rotated: list[Inputs]) -> Callable[[int], None] | None:
+def copies_of(row: Row, rotated: list[Inputs]) -> timing.Step | None:
     """Copies the main inputs, which is what reading and writing them once costs."""
     sources = [[leaf.detach() for leaf in row.leaves(made)] for made in rotated]
     if not sources[0]:
@@ -99,81 +90,107 @@ def copies_of(row: Row, rotated: list[Inputs]) -> Callable[[int], None] | None:
     return copy
 
 
-def measure(
-    row: Row, chosen: list[Column], device: str, dtype: torch.dtype, seconds: float, everywhere: bool = False
-) -> dict[str, Any] | None:
-    """Milliseconds, spread and counts by pass and column; None where none of ours has the op there."""
-    calls = {}
-    for column in chosen:
-        if columns_of.without(row, column, everywhere):
-            continue
-        call = column.call(row, device)
-        if call is not None:
-            calls[column] = call
-    if not any(column.ours for column in calls):
-        return None
+class Measurement:
+    """Of a row: made and checked, timed in one stretch or in several between which others have theirs, then counted."""
 
-    rotated = rotation(row, device, dtype)
-    expected = expected_of(row, rotated[0], device)
-    for column, call in calls.items():
-        if column.name == "eager":  # what is expected came from it
-            continue
-        check(row, column, results(row, call, rotated[0]), expected, dtype)
-    del expected
+    def __init__(
+        self,
+        row: Row,
+        chosen: list[Column],
+        device: str,
+        dtype: torch.dtype,
+        seconds: float,
+        everywhere: bool = False,
+    ) -> None:
+        self._row, self._device, self._dtype, self._seconds = row, device, dtype, seconds
+        columns = [column for column in chosen if not columns_of.without(row, column, everywhere)]
+        found = {column: column.call(row, device) for column in columns}
+        self._calls = {column: call for column, call in found.items() if call is not None}
+        self._turns = timing.Turns(device)
+        if not self.has_ours():
+            return
+        torch.manual_seed(0)
+        self._inputs = row.on(row.make(), device, dtype)
+        expected = expected_of(row, self._inputs, device)
+        for column, call in self._calls.items():
+            if column.name != "eager":  # what is expected came from it
+                check(row, column, results(row, call, self._inputs), expected, dtype)
+        self._without_gradients()
 
-    runs: dict[str, dict[str, Callable[[Inputs], Any]]] = {FORWARD: {}}
-    if row.gradient:
-        runs[BACKWARD] = {}
-    for column, call in calls.items():
-        runs[FORWARD][column.name] = lambda made, call=call: forward(call, made)
+    def has_ours(self) -> bool:
+        return any(column.ours for column in self._calls)
+
+    def turn(self, share: float = 1.0) -> None:
+        """Goes on until that share of the time has passed. The inputs' copies, whose places in memory are chance, are
+        made anew for each stretch and do not outlast it."""
+        if self._turns.are_due(self._seconds, share):
+            self._stretch(share)
+            if self._bytes() > MOST_KEPT_BYTES:
+                apart.give_memory_back()
+
+    def _stretch(self, share: float) -> None:
+        rotated = self._rotation()
+        steps: dict[str, timing.Step] = {}
+        for part, named in self._runs().items():
+            for name, run in named.items():
+                steps[f"{part} {name}"] = lambda i, run=run: run(rotated[i % len(rotated)])
+        copy = copies_of(self._row, rotated)
+        if copy is not None:
+            steps["copy"] = copy
+        self._turns.run(steps, self._seconds, share, warm_up=max(3, 2 * len(rotated)))
+
+    def is_measured(self) -> bool:
+        return bool(self._turns.samples)
+
+    def result(self) -> dict[str, Any]:
+        """Milliseconds, spread and counts by pass and column."""
+        row, samples = self._row, dict(self._turns.samples)
+        copy = samples.pop("copy", None)
+        return {
+            "op": row.op,
+            "shape": row.shape,
+            "size": row.size,
+            "dtype": str(self._dtype).removeprefix("torch."),
+            "device": self._device,
+            "bytes": self._bytes(),
+            "copy_ms": None if copy is None else timing.figures(copy)["ms"],
+            "passes": {
+                part: {
+                    name: timing.figures(samples[f"{part} {name}"]) | self._counted(name, run)
+                    for name, run in named.items()
+                }
+                for part, named in self._runs().items()
+            },
+        }
+
+    def _runs(self) -> dict[str, dict[str, Call]]:
+        row = self._row
+        runs: dict[str, dict[str, Call]] = {FORWARD: {}}
         if row.gradient:
-            runs[BACKWARD][column.name] = lambda made, call=call: step(row, call, made)
-    samples = _timed(row, runs, rotated, seconds, device)
-    copy = samples.pop("copy", None)
-    return {
-        "op": row.op,
-        "shape": row.shape,
-        "size": row.size,
-        "dtype": str(dtype).removeprefix("torch."),
-        "device": device,
-        "bytes": sum(leaf.nbytes for leaf in row.leaves(rotated[0])),
-        "copy_ms": None if copy is None else timing.median(copy),
-        "turns": len(next(iter(samples.values()))),
-        "passes": {
-            part: {
-                name: _figures(samples[f"{part} {name}"], run, rotated[0], device, name in COUNTED)
-                for name, run in named.items()
-            }
-            for part, named in runs.items()
-        },
-    }
+            runs[BACKWARD] = {}
+        for column, call in self._calls.items():
+            runs[FORWARD][column.name] = lambda made, call=call: forward(call, made)
+            if row.gradient:
+                runs[BACKWARD][column.name] = lambda made, call=call: step(row, call, made)
+        return runs
 
+    def _bytes(self) -> int:
+        return sum(leaf.nbytes for leaf in self._row.leaves(self._inputs))
 
-def _timed(
-    row: Row, runs: dict[str, dict[str, Callable[[Inputs], Any]]], rotated: list[Inputs], seconds: float, device: str
-) -> dict[str, list[float]]:
-    steps: dict[str, timing.Step] = {}
-    for part, named in runs.items():
-        for name, run in named.items():
-            steps[f"{part} {name}"] = lambda i, run=run: run(rotated[i % len(rotated)])
-    copy = copies_of(row, rotated)
-    if copy is not None:
-        steps["copy"] = copy
-    slow = [name for name, one in steps.items() if timing.warm_up(one, max(3, 2 * len(rotated)))]
-    return timing.in_turns(steps, seconds, device, slow)
+    def _rotation(self) -> list[Inputs]:
+        """Enough copies of the inputs that none is still cached when its turn comes again."""
+        size = self._bytes()
+        count = min(MOST_COPIES, max(1, ROTATED_BYTES[self._device] // size)) if size > 1 << 20 else 1
+        return [self._row.on(self._inputs, self._device, self._dtype) for _ in range(count)]
 
+    def _counted(self, name: str, run: Call) -> dict[str, int]:
+        self._without_gradients()  # or the first thing that is counted would be its release
+        found = {"peak_bytes": counting.peak_bytes(lambda: run(self._inputs), self._device)}
+        if self._device == "cuda" and name in COUNTED:
+            calls = counting.cuda_calls(lambda: run(self._inputs))
+            found |= {"launches": calls.launches, "syncs": calls.syncs}
+        return found
 
-def _figures(
-    samples: list[float], run: Callable[[Inputs], Any], made: Inputs, device: str, counted: bool
-) -> dict[str, Any]:
-    for leaf in inputs.tensors(list(made.values())):
-        leaf.grad = None  # or the first thing that is counted would be its release
-    figures: dict[str, Any] = {
-        "ms": timing.median(samples),
-        "spread": timing.spread(samples),
-        "peak_bytes": counting.peak_bytes(lambda: run(made), device),
-    }
-    if device == "cuda" and counted:
-        calls = counting.cuda_calls(lambda: run(made))
-        figures |= {"launches": calls.launches, "syncs": calls.syncs}
-    return figures
+    def _without_gradients(self) -> None:
+        for leaf in inputs.tensors(list(self._inputs.values())):
+            leaf.grad = None

@@ -1,79 +1,110 @@
-"""Calls that take turns, and their medians."""
+"""Calls that take turns, and the figures that are made of their times."""
 
 from __future__ import annotations
 
 import math
 import statistics
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 Step = Callable[[int], Any]  # is given a running number
-SAMPLE = 1e-2  # seconds that a sample lasts at least, which spreads what its first call pays for cold caches
-MOST_TURNS = 60
+SLICE = 1e-2  # seconds that a step's turn lasts at least
+SAMPLE = {"cpu": 1e-3, "cuda": 1e-2}  # and a sample of it; a GPU is waited for at each one's end
 LEAST_TURNS = 5
 LEAST_SLOW_TURNS = 3  # where turns take seconds
+WARM_UP = {True: 0.2, False: 0.05}  # seconds at most, for the first time and from then on
 
 
-def sample(step: Step, first: int, calls: int, device: str = "cpu") -> float:
-    """Milliseconds of one call. On a GPU between two events, so that the host's own clock and waiting have no part."""
-    if device != "cuda":
-        begin = time.perf_counter()
-        for i in range(first, first + calls):
-            step(i)
-        return (time.perf_counter() - begin) / calls * 1e3
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    start.record()
-    for i in range(first, first + calls):
-        step(i)
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / calls
+class Turns:
+    """Steps take turns, a slice of time each, in as many stretches as they are asked for: what slows a machine down for
+    a moment or for a minute hits all alike."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.samples: dict[str, list[float]] = {}  # milliseconds of one call
+        self._device = device
+        self._calls: dict[str, int] = {}  # in a sample
+        self._slow: set[str] = set()
+        self._number = 0
+        self._turns = 0
+        self._spent = 0.0
+
+    def are_due(self, seconds: float, share: float = 1.0) -> bool:
+        """Until the turns have taken that share of so many seconds, and are that share of the least number."""
+        least = LEAST_TURNS if self._spent <= 4 * seconds else LEAST_SLOW_TURNS
+        return self._spent < share * seconds or self._turns < share * least
+
+    def run(self, steps: Mapping[str, Step], seconds: float, share: float = 1.0, warm_up: int = 3) -> None:
+        for name, step in steps.items():
+            self._prepare(name, step, warm_up)
+        while self.are_due(seconds, share):
+            start = time.perf_counter()
+            for name, step in steps.items():
+                self._take(name, step)
+            self._turns += 1
+            self._spent += time.perf_counter() - start
+
+    def _prepare(self, name: str, step: Step, calls: int) -> None:
+        """Until this is over the allocator asks for fresh pages. A slow step has it over with its very first call."""
+        first = name not in self._calls
+        start = time.perf_counter()
+        for i in range(0 if name in self._slow else calls):
+            passed = time.perf_counter() - start
+            if i and passed > WARM_UP[first]:
+                break
+            step(self._next())
+        if first:
+            if i == 1 and passed > WARM_UP[first]:
+                self._slow.add(name)
+            self._calls[name] = 1 if name in self._slow else self._calls_of_a_sample(step)
+
+    def _calls_of_a_sample(self, step: Step) -> int:
+        milliseconds = min(self._sample(step, 1), self._sample(step, 1))
+        return min(1000, max(1, math.ceil(SAMPLE[self._device] * 1e3 / max(milliseconds, 1e-4))))
+
+    def _take(self, name: str, step: Step) -> None:
+        end = time.perf_counter() + SLICE
+        samples = self.samples.setdefault(name, [])
+        samples.append(self._sample(step, self._calls[name]))
+        while time.perf_counter() < end:
+            samples.append(self._sample(step, self._calls[name]))
+
+    def _sample(self, step: Step, calls: int) -> float:
+        """Milliseconds of one call. On a GPU between two events: the host's own clock and waiting have no part."""
+        if self._device != "cuda":
+            begin = time.perf_counter()
+            for _ in range(calls):
+                step(self._next())
+            return (time.perf_counter() - begin) / calls * 1e3
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        for _ in range(calls):
+            step(self._next())
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / calls
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
 
 
-def in_turns(
-    steps: dict[str, Step], seconds: float, device: str = "cpu", slow: Collection[str] = ()
-) -> dict[str, list[float]]:
-    """Milliseconds of every step, one sample a turn: a machine that drifts hits all alike. A sample of a step that is
-    known to be slow is one call."""
-    calls = {name: 1 if name in slow else calls_per_sample(step, device) for name, step in steps.items()}
-    samples: dict[str, list[float]] = {name: [] for name in steps}
-    start = time.perf_counter()
-    for turn in range(MOST_TURNS):
-        passed = time.perf_counter() - start
-        if passed > seconds and turn >= (LEAST_TURNS if passed < 4 * seconds else LEAST_SLOW_TURNS):
-            break
-        for place, (name, step) in enumerate(steps.items()):
-            samples[name].append(sample(step, turn * len(steps) + place, calls[name], device))
-    return samples
+def figures(samples: list[float]) -> dict[str, float]:
+    """What a call takes where nothing else holds the machine up, and what all samples say.
+
+    `ms` is the median of the fastest quarter. On a machine that others share, the median of all says how busy those
+    were: it differs from run to run by what the machine does, and not in the same measure for all formulas.
+    """
+    fastest = sorted(samples)[: math.ceil(len(samples) / 4)]
+    return {"ms": statistics.median(fastest), "median_ms": statistics.median(samples), "spread": spread(samples)}
 
 
-def calls_per_sample(step: Step, device: str = "cpu") -> int:
-    milliseconds = sample(step, 0, 1, device)
-    if milliseconds < SAMPLE * 1e3:  # or it may have paid for what other steps left behind
-        milliseconds = sample(step, 1, 1, device)
-    return min(1000, max(1, math.ceil(SAMPLE * 1e3 / max(milliseconds, 1e-4))))
-
-
-def warm_up(step: Step, calls: int, seconds: float = 0.4) -> bool:
-    """Until this is over the allocator asks for fresh pages. True for a step that is slow, which has it over with its
-    first call."""
-    start = time.perf_counter()
-    for i in range(calls):
-        if i >= 1 and time.perf_counter() - start > seconds:
-            return i == 1
-        step(i)
-    return False
-
-
-def median(values: list[float]) -> float:
-    return statistics.median(values)
-
-
-def spread(values: list[float]) -> float:
+def spread(samples: list[float]) -> float:
     """Half the distance between the quartiles, relative to the median."""
-    low, middle, high = statistics.quantiles(values, n=4)
+    if len(samples) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(samples, n=4)
     return (high - low) / 2 / middle

@@ -24,6 +24,7 @@ import plot
 import pytest
 import report
 import report_file
+import rounds
 import rows
 import tables
 import timing
@@ -31,9 +32,6 @@ import torch
 from benchmark_scripts import BENCHMARKS, run_script
 
 import gfl_ops
-
-_ONE_OFF = [torch.ones(2)], [torch.zeros(2)]
-
 
 # ---- loss_bench.py ---------------------------------------------------------------------------------------
 
@@ -130,15 +128,82 @@ def test_a_wrong_result_gets_no_figure() -> None:
         measure.check(row, column, expected[:1], expected, torch.float32)
 
 
-def test_a_call_apart_answers_raises_and_may_die() -> None:
-    """As rows are measured on a CPU; one that runs out of memory is one row less."""
-    heap: list[int] = []
-    assert apart.call(lambda: (heap.append(1), len(heap), os.getpid())[1:]) != (1, os.getpid())
-    assert heap == []
-    with pytest.raises(measure.Mismatch, match="off by"):
-        apart.call(measure.check, row_of("integral"), columns.columns(("native",))[0], *_ONE_OFF, torch.float32)
+class Counter:
+    """Stands in for a measurement: what is asked of it, and how it may end."""
+
+    def __init__(self, start: int, fails_at: int | None = None) -> None:
+        if start < 0:
+            raise measure.Mismatch("below zero")
+        self.value, self._fails_at = start, fails_at
+
+    def add(self, by: int) -> int:
+        self.value += by
+        return self.value
+
+    def turn(self, share: float) -> None:
+        self.add(1)
+        if self.value == self._fails_at:
+            raise measure.Mismatch("off by one")
+
+    def is_measured(self) -> bool:
+        return self.value > 0
+
+    def result(self) -> dict[str, int]:
+        return {"value": self.value, "process": os.getpid()}
+
+    def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_an_object_apart_answers_raises_and_may_die() -> None:
+    """As rows are measured on a CPU."""
+    subject = apart.Apart(Counter, 1)
+    assert [subject.call("add", 2), subject.call("add", 3)] == [3, 6]
+    assert subject.call("result")["process"] != os.getpid()
+    with pytest.raises(TypeError):
+        subject.call("add", "text")
+    assert subject.call("add", 0) == 6
+    with pytest.raises(apart.Died, match="-9"):
+        subject.call("die")
     with pytest.raises(apart.Died):
-        apart.call(lambda: os.kill(os.getpid(), signal.SIGKILL))
+        subject.call("add", 1)
+    with pytest.raises(measure.Mismatch, match="below zero"):
+        apart.Apart(Counter, -1)
+
+
+def tasks(count: int) -> list[rounds.Task]:
+    return [rounds.Task(row, "float32") for row in rows.table()[:count]]
+
+
+def test_rows_take_their_turns_in_rounds_and_one_that_fails_is_one_less() -> None:
+    four = tasks(4)
+    subjects = {}
+
+    def make(task: rounds.Task) -> rounds.Subject | None:
+        place = four.index(task)
+        if place == 3:
+            return None
+        subjects[task] = apart.Here(Counter, -place if place == 2 else 0, 2 if place == 1 else None)
+        return subjects[task]
+
+    measured = rounds.Rounds(four, make, rounds=3, at_once=4)
+    assert [(task, result["value"]) for task, result in measured.results()] == [(four[0], 3)]
+    assert measured.failed == [f"{four[2].name}: below zero", f"{four[1].name}: off by one"]
+
+
+def test_an_interruption_leaves_what_was_measured() -> None:
+    three = tasks(3)
+
+    class Interrupted(Counter):
+        def turn(self, share: float) -> None:
+            raise KeyboardInterrupt
+
+    def make(task: rounds.Task) -> rounds.Subject:
+        return apart.Here(Interrupted if task is three[1] else Counter, 0)
+
+    measured = rounds.Rounds(three, make, rounds=3, at_once=3)
+    assert [(task, result["value"]) for task, result in measured.results()] == [(three[0], 1)]
+    assert measured.interrupted
 
 
 def test_a_library_that_is_installed_becomes_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +255,8 @@ def test_memory_counts_the_allocators_blocks() -> None:
     assert 8000 <= found.peak < 8200  # the first is gone when the third comes
 
 
-def test_a_slow_call_is_a_sample_and_is_made_no_oftener_than_needed() -> None:
+def test_a_slow_call_is_a_sample_and_is_made_no_oftener_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "WARM_UP", {True: 0.02, False: 0.02})
     made = {"slow": 0, "fast": 0}
 
     def step(name: str, seconds: float) -> timing.Step:
@@ -200,15 +266,23 @@ def test_a_slow_call_is_a_sample_and_is_made_no_oftener_than_needed() -> None:
 
         return call
 
+    turns = timing.Turns()
     steps = {"slow": step("slow", 0.03), "fast": step("fast", 0.0)}
-    slow = [name for name, one in steps.items() if timing.warm_up(one, 3, seconds=0.02)]
-    assert slow == ["slow"]
-    assert made == {"slow": 1, "fast": 3}
-    samples = timing.in_turns(steps, 0.0, slow=slow)
-    turns = len(samples["slow"])
-    assert len(samples["fast"]) == turns >= timing.LEAST_SLOW_TURNS
-    assert made["slow"] == 1 + turns
-    assert made["fast"] > 10 * turns
+    turns.run(steps, 0.0, share=0.5)
+    assert made["slow"] == 1 + len(turns.samples["slow"])  # one to warm up
+    turns.run(steps, 0.0)
+    assert made["slow"] == 1 + len(turns.samples["slow"])
+    assert len(turns.samples["slow"]) == timing.LEAST_SLOW_TURNS
+    assert made["fast"] > 10 * made["slow"]
+
+
+def test_figures_are_those_of_an_undisturbed_machine() -> None:
+    quiet, disturbed = [1.0, 1.01, 0.99, 1.0], [1.5, 1.4, 1.7, 1.6, 1.5, 1.6, 1.4, 1.5, 2.0, 1.9, 1.8, 1.7]
+    found = timing.figures(disturbed + quiet)
+    assert found["ms"] == 1.0
+    assert found["median_ms"] == 1.5
+    assert found["spread"] > 0.1
+    assert timing.figures([2.0]) == {"ms": 2.0, "median_ms": 2.0, "spread": 0.0}
 
 
 def test_peak_of_changes() -> None:
@@ -229,7 +303,7 @@ def test_calls_of_the_runtime() -> None:
 @pytest.mark.parametrize("mode", ["train", "infer"])
 def test_a_detector_is_measured_with_both_formulas(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "LEAST_TURNS", 2)
-    monkeypatch.setattr(timing, "SAMPLE", 0.0)
+    monkeypatch.setattr(timing, "SLICE", 0.0)
     case = detector_bench.Case("gfl_r18_fpn_lite", mode, (64, 96), 1, "float32", "cpu")
     result = detector_bench.measure(case, 0.01)
     assert {"step ours", "part ours", "step eager", "part eager"} <= set(result["ms"])

@@ -6,6 +6,8 @@
 // BinsTile does it.
 #pragma once
 
+#include <utility>
+
 #include "bins_tile.h"
 // The formulas come after the vector primitives.
 #include "../math/elementary.h"
@@ -66,6 +68,30 @@ template <class Line>
 GFL_FN VecF sums_of_lines(const Line& line) {
   return line(0);
 }
+#endif
+
+#if defined(__AVX512F__)
+// Stores sixteen rows of seventeen, one behind the other, as seventeen vectors: those are lines of memory, and a line that
+// is written whole need not be read first. Vector v has the end of row v - 1 and the beginning of row v; `last` has the
+// rows' last bins, and space for a vector from each on.
+template <int by>
+GFL_FN VecF lanes_from(VecF low, VecF high) {
+  return (VecF)_mm512_alignr_epi32((__m512i)high, (__m512i)low, by);
+}
+template <int... v>
+GFL_FN void store_lines(const VecF (&rows)[16], const float* last, float* out, std::integer_sequence<int, v...>) {
+  store(out, rows[0]);
+  (store(out + 16 * (v + 1), lanes_from<15 - v>(lanes_from<1>(rows[v], load(last + v)), rows[v + 1])), ...);
+  store(out + 16 * 16, lanes_from<1>(rows[15], load(last + 15)));
+}
+GFL_FN void store_lines(const VecF (&rows)[16], const float* last, float* out) {
+  store_lines(rows, last, out, std::make_integer_sequence<int, 15>());
+}
+constexpr bool kStoresLines = true;
+#else
+template <int lanes>
+GFL_FN void store_lines(const VecF (&)[lanes], const float*, float*) {}
+constexpr bool kStoresLines = false;
 #endif
 
 // A row is whole vectors of bins and at most one bin more, which stands in a vector with those of other rows.
@@ -129,15 +155,20 @@ struct RowGroup {
   template <class Change, class ChangeLast>
   GFL_MEMBER void write(float* rows, int64_t stride, const Change& change, const ChangeLast& change_last) const {
     for (int first = 0; first < kGroupRows; first += kWidth) {
+      float left_over[2 * kWidth] = {};
+      if (kOneMore) store(left_over, change_last(first, load(last + first)));
+      if (kStoresLines && bins == 17 && stride == bins) {
+        VecF changed[kWidth];
+        for (int i = 0; i < kWidth; ++i) changed[i] = change(first + i, 0, load(whole + (first + i) * kWidth));
+        store_lines(changed, left_over, rows + first * bins);
+        continue;
+      }
       for (int i = first; i < first + kWidth; ++i) {
         for (int j = 0; j < kVectors; ++j) {
           store(rows + i * stride + j * kWidth, change(i, j * kWidth, load(whole + (i * kVectors + j) * kWidth)));
         }
+        if (kOneMore) rows[i * stride + kLast] = left_over[i - first];
       }
-      if (!kOneMore) continue;
-      float left_over[kWidth];
-      store(left_over, change_last(first, load(last + first)));
-      for (int i = 0; i < kWidth; ++i) rows[(first + i) * stride + kLast] = left_over[i];
     }
   }
 };
