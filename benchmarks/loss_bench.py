@@ -37,7 +37,7 @@ from rows import Row
 
 from gfl_ops import _native
 
-ROUNDS = 8
+ROUNDS = 6
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
@@ -57,7 +57,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="what to measure (default: everything but the reference); naming compile compiles every size",
     )
     parser.add_argument("--quick", action="store_true", help="no torch.compile, and a third of the time for each row")
-    parser.add_argument("--seconds", type=float, help="time to spend on each row (default: 1.6, small ones 0.4)")
+    parser.add_argument("--seconds", type=float, help="time to spend on each row (default: 1.2, small ones 0.3)")
     parser.add_argument(
         "--malloc",
         choices=("kept", "default"),
@@ -104,7 +104,7 @@ def seconds_for(row: Row, options: argparse.Namespace) -> float:
     """The large rows are those whose temporaries come and go, so that their times vary most."""
     if options.seconds:
         return options.seconds
-    return (0.4 if row.size == "small" else 1.6) * (0.3 if options.quick else 1)
+    return (0.3 if row.size == "small" else 1.2) * (0.3 if options.quick else 1)
 
 
 def rounds_of(options: argparse.Namespace, left_out: list[str]) -> rounds.Rounds:
