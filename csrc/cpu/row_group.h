@@ -87,10 +87,21 @@ GFL_FN void store_lines(const VecF (&rows)[16], const float* last, float* out, s
 GFL_FN void store_lines(const VecF (&rows)[16], const float* last, float* out) {
   store_lines(rows, last, out, std::make_integer_sequence<int, 15>());
 }
+// Multiplies such rows in place, each by its factor.
+template <int... v>
+GFL_FN void multiply_lines(float* rows, VecF factors, std::integer_sequence<int, v...>) {
+  const VecI lane = lane_numbers();
+  (store(rows + 16 * v, load(rows + 16 * v) * (VecF)_mm512_permutexvar_ps((__m512i)(v + (lane < v)), (__m512)factors)),
+   ...);
+}
+GFL_FN void multiply_lines(float* rows, VecF factors) {
+  multiply_lines(rows, factors, std::make_integer_sequence<int, 17>());
+}
 constexpr bool kStoresLines = true;
 #else
 template <int lanes>
 GFL_FN void store_lines(const VecF (&)[lanes], const float*, float*) {}
+GFL_FN void multiply_lines(float*, VecF) {}
 constexpr bool kStoresLines = false;
 #endif
 

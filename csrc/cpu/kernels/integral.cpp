@@ -195,6 +195,11 @@ class Integral {
     load_upstream(block, upstream);
     const gfl_bins& m = op_.grad;
     T* slopes = static_cast<T*>(m.data) + origin(m, block, bins<kBins>());
+    if constexpr (kStoresLines && kBins == 17 && std::is_same<T, float>::value) {
+      if (block.count == kBlock && m.channel_stride == 1 && m.length_stride == kBins) {
+        return multiply_lines(slopes, load(upstream));
+      }
+    }
     if (m.channel_stride == 1) {
       for (int i = 0; i < block.count; ++i) {
         multiply_run(slopes + i * m.length_stride, bins<kBins>(), [&](int) { return constant<V>(upstream[i]); });
