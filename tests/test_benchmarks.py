@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import json
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -171,6 +173,23 @@ def test_an_object_apart_answers_raises_and_may_die() -> None:
         apart.Apart(Counter, -1)
 
 
+class Temporaries:
+    def page_faults(self) -> int:
+        """Of eight blocks of 16 MiB that come and go."""
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        blocks = [bytearray(b"x") * (16 << 20) for _ in range(8)]
+        del blocks
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+def test_memory_that_is_kept_is_not_fetched_again() -> None:
+    def third(subject: apart.Apart) -> int:
+        return [subject.call("page_faults") for _ in range(3)][-1]
+
+    assert third(apart.Apart(Temporaries, keeps_memory=True)) < 100 < third(apart.Apart(Temporaries))
+
+
 def tasks(count: int) -> list[rounds.Task]:
     return [rounds.Task(row, "float32") for row in rows.table()[:count]]
 
@@ -188,7 +207,7 @@ def test_rows_take_their_turns_in_rounds_and_one_that_fails_is_one_less() -> Non
 
     measured = rounds.Rounds(four, make, rounds=3, at_once=4)
     assert [(task, result["value"]) for task, result in measured.results()] == [(four[0], 3)]
-    assert measured.failed == [f"{four[2].name}: below zero", f"{four[1].name}: off by one"]
+    assert measured.failed == [f"{four[2].name}: Mismatch: below zero", f"{four[1].name}: Mismatch: off by one"]
 
 
 def test_an_interruption_leaves_what_was_measured() -> None:
