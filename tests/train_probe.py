@@ -29,8 +29,8 @@ def tiny(norm_eval: bool = False) -> detector.ModelConfig:
     lite = detector.get_config("gfl_r18_fpn_lite")
     return replace(
         lite,
-        # Not fewer channels: torch 2.13's float32 convolution of 1 x 1 with stride 2, channels last and less than sixteen
-        # of them, reads past its input on a CPU when it computes the weight's gradient; on some machines it dies there.
+        # Not fewer channels: torch 2.13's float32 convolution of 1 x 1 with stride 2, channels last and less than 16 of
+        # them, reads past its input on a CPU when it computes the weight's gradient; on some machines it dies there.
         backbone=replace(lite.backbone, base_channels=16, norm_eval=norm_eval),
         neck=replace(lite.neck, out_channels=16),
         head=replace(lite.head, feat_channels=16, stacked_convs=1, norm_groups=4),
