@@ -210,6 +210,20 @@ def test_rows_take_their_turns_in_rounds_and_one_that_fails_is_one_less() -> Non
     assert measured.failed == [f"{four[2].name}: Mismatch: below zero", f"{four[1].name}: Mismatch: off by one"]
 
 
+def test_rows_that_memory_has_no_space_for_follow_when_the_others_are_done() -> None:
+    three = tasks(3)
+    begun: list[rounds.Task] = []
+
+    def make(task: rounds.Task) -> rounds.Subject:
+        begun.append(task)
+        return apart.Here(Counter, 0)
+
+    results = rounds.Rounds(three, make, rounds=2, at_once=2).results()
+    assert next(results)[0] is three[0]
+    assert begun == three[:2]
+    assert [(task, result["value"]) for task, result in results] == [(three[1], 2), (three[2], 2)]
+
+
 def test_an_interruption_leaves_what_was_measured() -> None:
     three = tasks(3)
 

@@ -23,13 +23,11 @@ class Integral {
   void run(Pass pass) const {
     with_constant_bins<T>(bins_, [&](auto constant) {
       constexpr int bins = decltype(constant)::value;
-      if (pass == Pass::kForward) {
-        for_stretches([&](const Stretch& all) { forward<bins>(all); });
-      } else if (op_.logits.data) {
-        for_stretches([&](const Stretch& all) { backward<bins>(all); });
-      } else {
+      if (pass == Pass::kBackward && !op_.logits.data) {
         for_stretches(
             [&](const Stretch& all) { for_blocks(all, [&](const Stretch& block) { multiply<bins>(block); }); });
+      } else {
+        for_stretches([&](const Stretch& all) { run_stretch<bins>(all, pass); });
       }
     });
   }
@@ -86,47 +84,29 @@ class Integral {
     return all.batch * m.batch_stride + all.side * bins * m.channel_stride + all.start * m.length_stride;
   }
 
+  // A forward has expectations and, where asked for, their slopes; a backward the slopes times what comes in.
   template <int kBins>
-  void forward(const Stretch& all) const {
-    if (forward_group<kBins>(all)) return;
-    for_blocks(all, [&](const Stretch& block) { forward_block<kBins>(block); });
+  void run_stretch(const Stretch& all, Pass pass) const {
+    if (run_group<kBins>(all, pass)) return;
+    for_blocks(all, [&](const Stretch& block) { run_block<kBins>(block, pass); });
   }
 
   template <int kBins>
-  void backward(const Stretch& all) const {
-    if (backward_group<kBins>(all)) return;
-    for_blocks(all, [&](const Stretch& block) { backward_block<kBins>(block); });
-  }
-
-  template <int kBins>
-  void forward_block(const Stretch& block) const {
+  void run_block(const Stretch& block, Pass pass) const {
     BinsTile<T> tile;
-    T expectation[kBlock];
+    T expectation[kBlock], upstream[kBlock];
     load_bins(op_.logits, block.batch, block.side, block.start, block.count, bins<kBins>(), tile.data);
+    load_upstream(block, pass, upstream);
     for (int i = 0; i < kBlock; i += Lanes<T>::width) {
       const TileColumn<T> column{tile.data + i};
       const Softmax<V> softmax = softmax_in_place<V>(column, bins<kBins>(), values_);
       store(expectation + i, softmax.expectation);
-      if (op_.grad.data) expectation_gradient(column, bins<kBins>(), softmax, values_, constant<V>(1.0));
+      if (op_.grad.data) expectation_gradient(column, bins<kBins>(), softmax, values_, load(upstream + i));
     }
-    store_expectation(block, expectation);
+    if (pass == Pass::kForward) store_expectation(block, expectation);
     if (op_.grad.data) {
       store_bins(tile.data, op_.grad, block.batch, block.side, block.start, block.count, bins<kBins>());
     }
-  }
-
-  template <int kBins>
-  void backward_block(const Stretch& block) const {
-    BinsTile<T> tile;
-    T upstream[kBlock] = {};
-    load_bins(op_.logits, block.batch, block.side, block.start, block.count, bins<kBins>(), tile.data);
-    load_upstream(block, upstream);
-    for (int i = 0; i < kBlock; i += Lanes<T>::width) {
-      const TileColumn<T> column{tile.data + i};
-      const Softmax<V> softmax = softmax_in_place<V>(column, bins<kBins>(), values_);
-      expectation_gradient(column, bins<kBins>(), softmax, values_, load(upstream + i));
-    }
-    store_bins(tile.data, op_.grad, block.batch, block.side, block.start, block.count, bins<kBins>());
   }
 
   template <int kBins>
@@ -140,27 +120,17 @@ class Integral {
 
   // False where the rows are such as a group does not do.
   template <int kBins>
-  bool forward_group(const Stretch& all) const {
+  bool run_group(const Stretch& all, Pass pass) const {
     if constexpr (kBins > 0) {
       RowGroup<kBins> rows;
       if (!is_group<kBins>(all) || !exponentials_of(all, rows)) return false;
       alignas(64) T expectation[kGroupRows], upstream[kGroupRows];
-      for (int i = 0; i < kGroupRows; ++i) upstream[i] = T(1);
+      for_blocks(all, [&](const Stretch& block) { load_upstream(block, pass, upstream + (block.start - all.start)); });
       finish(all, rows, expectation, upstream);
-      for_blocks(all, [&](const Stretch& block) { store_expectation(block, expectation + (block.start - all.start)); });
-      return true;
-    }
-    return false;
-  }
-
-  template <int kBins>
-  bool backward_group(const Stretch& all) const {
-    if constexpr (kBins > 0) {
-      RowGroup<kBins> rows;
-      if (!is_group<kBins>(all) || !exponentials_of(all, rows)) return false;
-      alignas(64) T expectation[kGroupRows], upstream[kGroupRows];
-      for_blocks(all, [&](const Stretch& block) { load_upstream(block, upstream + (block.start - all.start)); });
-      finish(all, rows, expectation, upstream);
+      if (pass == Pass::kForward) {
+        for_blocks(all,
+                   [&](const Stretch& block) { store_expectation(block, expectation + (block.start - all.start)); });
+      }
       return true;
     }
     return false;
@@ -191,8 +161,8 @@ class Integral {
   // The slopes are of the compute type (integral sees to it), and stay where they are.
   template <int kBins>
   void multiply(const Stretch& block) const {
-    T upstream[kBlock] = {};
-    load_upstream(block, upstream);
+    T upstream[kBlock];
+    load_upstream(block, Pass::kBackward, upstream);
     const gfl_bins& m = op_.grad;
     T* slopes = static_cast<T*>(m.data) + origin(m, block, bins<kBins>());
     if constexpr (kStoresLines && kBins == 17 && std::is_same<T, float>::value) {
@@ -233,7 +203,10 @@ class Integral {
               op_.output.length_stride);
   }
 
-  void load_upstream(const Stretch& block, T* upstream) const {
+  // What comes in: for a forward ones.
+  void load_upstream(const Stretch& block, Pass pass, T* upstream) const {
+    for (int i = 0; i < kBlock; ++i) upstream[i] = pass == Pass::kForward ? T(1) : T();
+    if (pass == Pass::kForward) return;
     load_run(op_.output.data, op_.output.dtype, output_offset(block), op_.output.length_stride, block.count, upstream);
   }
 
