@@ -40,9 +40,9 @@ class Dfl {
       BlockSums sums;
       int64_t row = begin;
       if constexpr (in_groups<kBins>()) {
-        for (; grouped() && row + kGroupRows <= end; row += kGroupRows) {
-          if (run_group<kBins>(row, sums)) continue;
-          for (int i = 0; i < kGroupRows; i += kBlock) run_block<kBins>(row + i, kBlock, sums);
+        // Up to the first group that is refused: where one row is steep, others are.
+        if (grouped()) {
+          while (row + kGroupRows <= end && run_group<kBins>(row, sums)) row += kGroupRows;
         }
       }
       for (; row < end; row += kBlock) {

@@ -25,9 +25,9 @@ class Integral {
       constexpr int bins = decltype(constant)::value;
       if (pass == Pass::kBackward && !op_.logits.data) {
         for_stretches(
-            [&](const Stretch& all) { for_blocks(all, [&](const Stretch& block) { multiply<bins>(block); }); });
+            [&](const Stretch& all, bool&) { for_blocks(all, [&](const Stretch& block) { multiply<bins>(block); }); });
       } else {
-        for_stretches([&](const Stretch& all) { run_stretch<bins>(all, pass); });
+        for_stretches([&](const Stretch& all, bool& groups) { run_stretch<bins>(all, pass, groups); });
       }
     });
   }
@@ -56,9 +56,10 @@ class Integral {
       const int64_t first_side = first % op_.sides;
       const int64_t begin = chunk % pieces * rows;
       const int64_t end = begin + rows < op_.length ? begin + rows : op_.length;
+      bool groups = true;  // until one is refused: where one row is steep, others are
       for (int64_t start = begin; start < end; start += kGroupRows) {
         const int count = static_cast<int>(end - start < kGroupRows ? end - start : kGroupRows);
-        for (int64_t side = 0; side < together; ++side) body(Stretch{batch, first_side + side, start, count});
+        for (int64_t side = 0; side < together; ++side) body(Stretch{batch, first_side + side, start, count}, groups);
       }
     });
   }
@@ -86,8 +87,9 @@ class Integral {
 
   // A forward has expectations and, where asked for, their slopes; a backward the slopes times what comes in.
   template <int kBins>
-  void run_stretch(const Stretch& all, Pass pass) const {
-    if (run_group<kBins>(all, pass)) return;
+  void run_stretch(const Stretch& all, Pass pass, bool& groups) const {
+    groups = groups && run_group<kBins>(all, pass);
+    if (groups) return;
     for_blocks(all, [&](const Stretch& block) { run_block<kBins>(block, pass); });
   }
 
