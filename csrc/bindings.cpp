@@ -30,25 +30,26 @@ void class_loss(bool backward, gfl_device device, int formula, double exponent, 
   call(backward ? gfl_class_loss_backward : gfl_class_loss_forward, device, op);
 }
 
-void dfl(bool backward, gfl_device device, int64_t rows, int64_t bins, gfl_bins logits, Address target,
-         Address bin_values, double first_bin, Address left_weight, Address right_weight, Address weight,
-         gfl_flat grad_loss, gfl_reduction reduction, Address loss, gfl_bins grad, Address workspace) {
-  const gfl_dfl op{rows,
-                   bins,
-                   logits,
-                   pointer(target),
-                   pointer(bin_values),
-                   first_bin,
-                   pointer(left_weight),
-                   pointer(right_weight),
-                   pointer(weight),
-                   grad_loss.data,
-                   grad_loss.stride,
-                   reduction,
-                   pointer(loss),
-                   grad,
-                   pointer(workspace)};
-  call(backward ? gfl_dfl_backward : gfl_dfl_forward, device, op);
+void distribution_focal_loss(bool backward, gfl_device device, int64_t rows, int64_t bins, gfl_bins logits,
+                             Address target, Address bin_values, double first_bin, Address left_weight,
+                             Address right_weight, Address weight, gfl_flat grad_loss, gfl_reduction reduction,
+                             Address loss, gfl_bins grad, Address workspace) {
+  const gfl_distribution_focal_loss op{rows,
+                                       bins,
+                                       logits,
+                                       pointer(target),
+                                       pointer(bin_values),
+                                       first_bin,
+                                       pointer(left_weight),
+                                       pointer(right_weight),
+                                       pointer(weight),
+                                       grad_loss.data,
+                                       grad_loss.stride,
+                                       reduction,
+                                       pointer(loss),
+                                       grad,
+                                       pointer(workspace)};
+  call(backward ? gfl_distribution_focal_loss_backward : gfl_distribution_focal_loss_forward, device, op);
 }
 
 void integral(bool backward, gfl_device device, int64_t batch, int64_t sides, int64_t bins, int64_t length,
@@ -71,12 +72,12 @@ void box_iou(gfl_device device, int64_t rows, int64_t cols, bool aligned, gfl_ma
   call(gfl_box_iou_forward, device, op);
 }
 
-void box_distribution_loss(bool backward, gfl_device device, gfl_iou_options options, int64_t rows, int64_t bins,
+void distribution_box_loss(bool backward, gfl_device device, gfl_iou_options options, int64_t rows, int64_t bins,
                            gfl_bins logits, Address anchor_points, Address target_boxes, Address strides, double stride,
                            double target_margin, Address weight, gfl_reduction reduction, Address loss_iou,
                            Address loss_dfl, Address boxes, Address quality, Address grad_iou, Address grad_dfl,
                            int64_t grad_loss_stride, gfl_bins grad, Address workspace) {
-  const gfl_box_distribution_loss op{options,
+  const gfl_distribution_box_loss op{options,
                                      rows,
                                      bins,
                                      logits,
@@ -96,62 +97,63 @@ void box_distribution_loss(bool backward, gfl_device device, gfl_iou_options opt
                                      grad_loss_stride,
                                      grad,
                                      pointer(workspace)};
-  call(backward ? gfl_box_distribution_loss_backward : gfl_box_distribution_loss_forward, device, op);
+  call(backward ? gfl_distribution_box_loss_backward : gfl_distribution_box_loss_forward, device, op);
 }
 
-void generalized_focal(bool backward, gfl_device device, int64_t size, int dtype, double beta, gfl_flat p_left,
-                       gfl_flat p_right, gfl_flat y, gfl_flat y_left, gfl_flat y_right, gfl_flat weight,
-                       gfl_flat grad_loss, gfl_reduction reduction, Address loss, Address grad_left, Address grad_right,
-                       Address workspace) {
-  const gfl_generalized_focal op{size,
-                                 dtype,
-                                 beta,
-                                 p_left,
-                                 p_right,
-                                 y,
-                                 y_left,
-                                 y_right,
-                                 weight,
-                                 grad_loss,
-                                 reduction,
-                                 pointer(loss),
-                                 pointer(grad_left),
-                                 pointer(grad_right),
-                                 pointer(workspace)};
-  call(backward ? gfl_generalized_focal_backward : gfl_generalized_focal_forward, device, op);
+void generalized_focal_loss(bool backward, gfl_device device, int64_t size, int dtype, double beta, gfl_flat p_left,
+                            gfl_flat p_right, gfl_flat y, gfl_flat y_left, gfl_flat y_right, gfl_flat weight,
+                            gfl_flat grad_loss, gfl_reduction reduction, Address loss, Address grad_left,
+                            Address grad_right, Address workspace) {
+  const gfl_generalized_focal_loss op{size,
+                                      dtype,
+                                      beta,
+                                      p_left,
+                                      p_right,
+                                      y,
+                                      y_left,
+                                      y_right,
+                                      weight,
+                                      grad_loss,
+                                      reduction,
+                                      pointer(loss),
+                                      pointer(grad_left),
+                                      pointer(grad_right),
+                                      pointer(workspace)};
+  call(backward ? gfl_generalized_focal_loss_backward : gfl_generalized_focal_loss_forward, device, op);
 }
 
 void atss_assign(gfl_device device, int64_t batch, int64_t gts, int dtype, Address gt_boxes, Address gt_counts,
                  Address gt_labels, int64_t classes, Address valid_shapes, gfl_levels levels, int topk,
                  double anchor_scale, double center_offset, Address assigned_gt, Address assigned_iou, Address labels,
                  Address workspace) {
-  const gfl_atss op{batch,
-                    gts,
-                    dtype,
-                    pointer(gt_boxes),
-                    static_cast<const int64_t*>(pointer(gt_counts)),
-                    static_cast<const int64_t*>(pointer(gt_labels)),
-                    classes,
-                    pointer(valid_shapes),
-                    levels,
-                    topk,
-                    anchor_scale,
-                    center_offset,
-                    static_cast<int32_t*>(pointer(assigned_gt)),
-                    static_cast<float*>(pointer(assigned_iou)),
-                    static_cast<int32_t*>(pointer(labels)),
-                    pointer(workspace)};
-  call(gfl_atss_assign, device, op);
+  const gfl_atss_assign op{batch,
+                           gts,
+                           dtype,
+                           pointer(gt_boxes),
+                           static_cast<const int64_t*>(pointer(gt_counts)),
+                           static_cast<const int64_t*>(pointer(gt_labels)),
+                           classes,
+                           pointer(valid_shapes),
+                           levels,
+                           topk,
+                           anchor_scale,
+                           center_offset,
+                           static_cast<int32_t*>(pointer(assigned_gt)),
+                           static_cast<float*>(pointer(assigned_iou)),
+                           static_cast<int32_t*>(pointer(labels)),
+                           pointer(workspace)};
+  call(gfl_atss_assign_run, device, op);
 }
 
-int64_t atss_workspace_bytes(gfl_device device, int64_t batch, int64_t gts, int dtype, gfl_levels levels, int topk) {
-  gfl_atss op{};
+int64_t atss_assign_workspace_bytes(gfl_device device, int64_t batch, int64_t gts, int dtype, gfl_levels levels,
+                                    int topk) {
+  gfl_atss_assign op{};
   op.batch = batch;
   op.gts = gts;
   op.dtype = dtype;
   op.levels = levels;
   op.topk = topk;
-  return gfl_atss_workspace_bytes(&device, &op);
+  return gfl_atss_assign_workspace_bytes(&device, &op);
 }
 
 gfl_nms nms_op(int64_t count, int dtype, Address boxes, Address scores, Address classes, Address order,
@@ -229,25 +231,26 @@ int64_t postprocess_workspace_bytes(gfl_device device, int64_t batch, int64_t cl
   return gfl_postprocess_workspace_bytes(&device, &op);
 }
 
-void dense_loss(bool backward, gfl_device device, int formula, double exponent, double alpha, int64_t batch,
-                int64_t classes, gfl_levels levels, gfl_maps pred, Address labels, Address scores, Address grad_loss,
-                double scale, Address avg_factor, Address loss, gfl_maps grad, Address workspace) {
-  const gfl_dense_loss op{formula,
-                          exponent,
-                          alpha,
-                          batch,
-                          classes,
-                          levels,
-                          pred,
-                          static_cast<const int32_t*>(pointer(labels)),
-                          pointer(scores),
-                          pointer(grad_loss),
-                          scale,
-                          pointer(avg_factor),
-                          pointer(loss),
-                          grad,
-                          pointer(workspace)};
-  call(backward ? gfl_dense_loss_backward : gfl_dense_loss_forward, device, op);
+void multilevel_class_loss(bool backward, gfl_device device, int formula, double exponent, double alpha, int64_t batch,
+                           int64_t classes, gfl_levels levels, gfl_maps pred, Address labels, Address scores,
+                           Address grad_loss, double scale, Address avg_factor, Address loss, gfl_maps grad,
+                           Address workspace) {
+  const gfl_multilevel_class_loss op{formula,
+                                     exponent,
+                                     alpha,
+                                     batch,
+                                     classes,
+                                     levels,
+                                     pred,
+                                     static_cast<const int32_t*>(pointer(labels)),
+                                     pointer(scores),
+                                     pointer(grad_loss),
+                                     scale,
+                                     pointer(avg_factor),
+                                     pointer(loss),
+                                     grad,
+                                     pointer(workspace)};
+  call(backward ? gfl_multilevel_class_loss_backward : gfl_multilevel_class_loss_forward, device, op);
 }
 
 void positive_weights(gfl_device device, int64_t batch, int64_t classes, gfl_levels levels, Address gts,
@@ -336,19 +339,19 @@ void set_cpu_isa(const char* isa) {
 PYBIND11_MODULE(GFL_MODULE, module) {
   module.doc() = "The native kernels of gfl_ops. Private: use the functions of the package.";
   module.def("class_loss", &class_loss);
-  module.def("dfl", &dfl);
+  module.def("distribution_focal_loss", &distribution_focal_loss);
   module.def("integral", &integral);
   module.def("iou_loss", &iou_loss);
   module.def("box_iou", &box_iou);
-  module.def("box_distribution_loss", &box_distribution_loss);
-  module.def("generalized_focal", &generalized_focal);
+  module.def("distribution_box_loss", &distribution_box_loss);
+  module.def("generalized_focal_loss", &generalized_focal_loss);
   module.def("atss_assign", &atss_assign);
-  module.def("atss_workspace_bytes", &atss_workspace_bytes);
+  module.def("atss_assign_workspace_bytes", &atss_assign_workspace_bytes);
   module.def("nms", &nms);
   module.def("nms_workspace_bytes", &nms_workspace_bytes);
   module.def("postprocess", &postprocess);
   module.def("postprocess_workspace_bytes", &postprocess_workspace_bytes);
-  module.def("dense_loss", &dense_loss);
+  module.def("multilevel_class_loss", &multilevel_class_loss);
   module.def("positive_weights", &positive_weights);
   module.def("positive_boxes", &positive_boxes);
   module.def("box_losses", &box_losses);

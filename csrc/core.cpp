@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "cpu/atss.h"
+#include "cpu/atss_assign.h"
 #include "cpu/detection.h"
 #include "cpu/kernels.h"
 #include "cpu/maps.h"
@@ -123,14 +123,14 @@ int gfl_class_loss_backward(const gfl_device* device, const gfl_class_loss* op) 
   GFL_DISPATCH(device, class_loss(*op, Pass::kBackward), class_loss_backward(*device, *op));
 }
 
-int gfl_dfl_forward(const gfl_device* device, const gfl_dfl* op) {
+int gfl_distribution_focal_loss_forward(const gfl_device* device, const gfl_distribution_focal_loss* op) {
   if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
-  GFL_DISPATCH(device, dfl(*op, Pass::kForward), dfl_forward(*device, *op));
+  GFL_DISPATCH(device, distribution_focal_loss(*op, Pass::kForward), distribution_focal_loss_forward(*device, *op));
 }
 
-int gfl_dfl_backward(const gfl_device* device, const gfl_dfl* op) {
+int gfl_distribution_focal_loss_backward(const gfl_device* device, const gfl_distribution_focal_loss* op) {
   if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
-  GFL_DISPATCH(device, dfl(*op, Pass::kBackward), dfl_backward(*device, *op));
+  GFL_DISPATCH(device, distribution_focal_loss(*op, Pass::kBackward), distribution_focal_loss_backward(*device, *op));
 }
 
 int gfl_integral_forward(const gfl_device* device, const gfl_integral* op) {
@@ -155,25 +155,25 @@ int gfl_box_iou_forward(const gfl_device* device, const gfl_box_iou* op) {
   GFL_DISPATCH(device, box_iou(*op), box_iou_forward(*device, *op));
 }
 
-int gfl_box_distribution_loss_forward(const gfl_device* device, const gfl_box_distribution_loss* op) {
+int gfl_distribution_box_loss_forward(const gfl_device* device, const gfl_distribution_box_loss* op) {
   if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
-  GFL_DISPATCH(device, box_distribution(*op, Pass::kForward), box_distribution_loss_forward(*device, *op));
+  GFL_DISPATCH(device, distribution_box_loss(*op, Pass::kForward), distribution_box_loss_forward(*device, *op));
 }
 
-int gfl_box_distribution_loss_backward(const gfl_device* device, const gfl_box_distribution_loss* op) {
+int gfl_distribution_box_loss_backward(const gfl_device* device, const gfl_distribution_box_loss* op) {
   if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
-  GFL_DISPATCH(device, box_distribution(*op, Pass::kBackward), box_distribution_loss_backward(*device, *op));
+  GFL_DISPATCH(device, distribution_box_loss(*op, Pass::kBackward), distribution_box_loss_backward(*device, *op));
 }
 
-int gfl_generalized_focal_forward(const gfl_device* device, const gfl_generalized_focal* op) {
-  GFL_DISPATCH(device, generalized_focal(*op, Pass::kForward), generalized_focal_forward(*device, *op));
+int gfl_generalized_focal_loss_forward(const gfl_device* device, const gfl_generalized_focal_loss* op) {
+  GFL_DISPATCH(device, generalized_focal_loss(*op, Pass::kForward), generalized_focal_loss_forward(*device, *op));
 }
 
-int gfl_generalized_focal_backward(const gfl_device* device, const gfl_generalized_focal* op) {
-  GFL_DISPATCH(device, generalized_focal(*op, Pass::kBackward), generalized_focal_backward(*device, *op));
+int gfl_generalized_focal_loss_backward(const gfl_device* device, const gfl_generalized_focal_loss* op) {
+  GFL_DISPATCH(device, generalized_focal_loss(*op, Pass::kBackward), generalized_focal_loss_backward(*device, *op));
 }
 
-int gfl_atss_assign(const gfl_device* device, const gfl_atss* op) {
+int gfl_atss_assign_run(const gfl_device* device, const gfl_atss_assign* op) {
   if (op->topk < 1 || op->topk > 32) return gfl::fail(GFL_ERROR_ARGUMENT, "topk must be 1 to 32, got %d", op->topk);
   if (device->kind == GFL_CPU) return gfl::cpu_atss_assign(*op);
 #if defined(GFL_WITH_CUDA)
@@ -182,8 +182,8 @@ int gfl_atss_assign(const gfl_device* device, const gfl_atss* op) {
   return gfl::no_such_device(*device);
 }
 
-int64_t gfl_atss_workspace_bytes(const gfl_device* device, const gfl_atss* op) {
-  return device->kind == GFL_CPU ? gfl::cpu_atss_workspace_bytes(*op) : 0;
+int64_t gfl_atss_assign_workspace_bytes(const gfl_device* device, const gfl_atss_assign* op) {
+  return device->kind == GFL_CPU ? gfl::cpu_atss_assign_workspace_bytes(*op) : 0;
 }
 
 int gfl_nms_run(const gfl_device* device, const gfl_nms* op) {
@@ -219,12 +219,12 @@ int64_t gfl_postprocess_workspace_bytes(const gfl_device* device, const gfl_post
   return gfl::cpu_postprocess_workspace_bytes(*op);
 }
 
-int gfl_dense_loss_forward(const gfl_device* device, const gfl_dense_loss* op) {
-  GFL_DISPATCH(device, dense_loss(*op, Pass::kForward), dense_loss_forward(*device, *op));
+int gfl_multilevel_class_loss_forward(const gfl_device* device, const gfl_multilevel_class_loss* op) {
+  GFL_DISPATCH(device, multilevel_class_loss(*op, Pass::kForward), multilevel_class_loss_forward(*device, *op));
 }
 
-int gfl_dense_loss_backward(const gfl_device* device, const gfl_dense_loss* op) {
-  GFL_DISPATCH(device, dense_loss(*op, Pass::kBackward), dense_loss_backward(*device, *op));
+int gfl_multilevel_class_loss_backward(const gfl_device* device, const gfl_multilevel_class_loss* op) {
+  GFL_DISPATCH(device, multilevel_class_loss(*op, Pass::kBackward), multilevel_class_loss_backward(*device, *op));
 }
 
 int gfl_positive_weights_forward(const gfl_device* device, const gfl_positive_weights* op) {

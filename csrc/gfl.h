@@ -113,7 +113,7 @@ GFL_API int gfl_class_loss_backward(const gfl_device* device, const gfl_class_lo
 
 /* ---- losses and expectations over a softmax of bins ------------------------------------------- */
 
-typedef struct gfl_dfl {
+typedef struct gfl_distribution_focal_loss {
   int64_t rows;
   int64_t bins;           /* 2 .. 256 */
   gfl_bins logits;        /* batch 1, one side, length rows */
@@ -129,10 +129,10 @@ typedef struct gfl_dfl {
   void* loss;
   gfl_bins grad;
   void* workspace;
-} gfl_dfl;
+} gfl_distribution_focal_loss;
 
-GFL_API int gfl_dfl_forward(const gfl_device* device, const gfl_dfl* op);
-GFL_API int gfl_dfl_backward(const gfl_device* device, const gfl_dfl* op);
+GFL_API int gfl_distribution_focal_loss_forward(const gfl_device* device, const gfl_distribution_focal_loss* op);
+GFL_API int gfl_distribution_focal_loss_backward(const gfl_device* device, const gfl_distribution_focal_loss* op);
 
 typedef struct gfl_integral {
   int64_t batch;
@@ -202,7 +202,7 @@ typedef struct gfl_box_iou {
 GFL_API int gfl_box_iou_forward(const gfl_device* device, const gfl_box_iou* op);
 
 /* Four edge distributions per positive against one target box: DFL, decoded box, quality, IoU loss. */
-typedef struct gfl_box_distribution_loss {
+typedef struct gfl_distribution_box_loss {
   gfl_iou_options options;
   int64_t rows;
   int64_t bins;
@@ -223,10 +223,10 @@ typedef struct gfl_box_distribution_loss {
   int64_t grad_loss_stride; /* 0: one value, 1: one a row */
   gfl_bins grad;            /* backward */
   void* workspace;
-} gfl_box_distribution_loss;
+} gfl_distribution_box_loss;
 
-GFL_API int gfl_box_distribution_loss_forward(const gfl_device* device, const gfl_box_distribution_loss* op);
-GFL_API int gfl_box_distribution_loss_backward(const gfl_device* device, const gfl_box_distribution_loss* op);
+GFL_API int gfl_distribution_box_loss_forward(const gfl_device* device, const gfl_distribution_box_loss* op);
+GFL_API int gfl_distribution_box_loss_backward(const gfl_device* device, const gfl_distribution_box_loss* op);
 
 /* ---- assignment ------------------------------------------------------------------------------- */
 
@@ -244,7 +244,7 @@ typedef struct gfl_levels {
   gfl_level level[GFL_MAX_LEVELS];
 } gfl_levels;
 
-typedef struct gfl_atss {
+typedef struct gfl_atss_assign {
   int64_t batch;
   int64_t gts;              /* padded: gts of an image past its count are not looked at */
   int32_t dtype;            /* of gt_boxes and valid_shapes: float32 or float64, the type that IoUs are computed in */
@@ -260,11 +260,11 @@ typedef struct gfl_atss {
   int32_t* assigned_gt; /* (batch, anchors): a gt's index, GFL_BACKGROUND or GFL_OUTSIDE */
   float* assigned_iou;  /* (batch, anchors): the IoU with that gt, else 0; NULL: not wanted */
   int32_t* labels;      /* (batch, anchors): the label of that gt, else as assigned_gt; NULL: not wanted */
-  void* workspace;      /* gfl_atss_workspace_bytes() bytes */
-} gfl_atss;
+  void* workspace;      /* gfl_atss_assign_workspace_bytes() bytes */
+} gfl_atss_assign;
 
-GFL_API int gfl_atss_assign(const gfl_device* device, const gfl_atss* op);
-GFL_API int64_t gfl_atss_workspace_bytes(const gfl_device* device, const gfl_atss* op);
+GFL_API int gfl_atss_assign_run(const gfl_device* device, const gfl_atss_assign* op);
+GFL_API int64_t gfl_atss_assign_workspace_bytes(const gfl_device* device, const gfl_atss_assign* op);
 
 /* ---- detections ------------------------------------------------------------------------------- */
 
@@ -347,7 +347,7 @@ typedef struct gfl_maps {
 } gfl_maps;
 
 /* A dense classification loss over all levels, the labels in the order of the anchors. Always summed. */
-typedef struct gfl_dense_loss {
+typedef struct gfl_multilevel_class_loss {
   int32_t formula; /* gfl_class_formula */
   double exponent;
   double alpha;
@@ -363,12 +363,12 @@ typedef struct gfl_dense_loss {
   void* loss;             /* forward: one value, compute type */
   gfl_maps grad;          /* forward: absent, or the gradient in the same pass. Backward: the result */
   void* workspace;        /* gfl_maps_workspace_bytes() bytes */
-} gfl_dense_loss;
+} gfl_multilevel_class_loss;
 
-GFL_API int gfl_dense_loss_forward(const gfl_device* device, const gfl_dense_loss* op);
-GFL_API int gfl_dense_loss_backward(const gfl_device* device, const gfl_dense_loss* op);
+GFL_API int gfl_multilevel_class_loss_forward(const gfl_device* device, const gfl_multilevel_class_loss* op);
+GFL_API int gfl_multilevel_class_loss_backward(const gfl_device* device, const gfl_multilevel_class_loss* op);
 
-/* Positives: the anchors whose gt (of gfl_atss) is not negative. Anchor-shaped arrays are (batch, anchors), 0
+/* Positives: the anchors whose gt (of gfl_atss_assign) is not negative. Anchor-shaped arrays are (batch, anchors), 0
  * where there is no positive. */
 typedef struct gfl_positive_weights {
   int64_t batch;
@@ -439,7 +439,7 @@ typedef struct gfl_flat {
   int64_t stride;
 } gfl_flat;
 
-typedef struct gfl_generalized_focal {
+typedef struct gfl_generalized_focal_loss {
   int64_t size;
   int32_t dtype; /* of p_left, p_right and both gradients */
   double beta;
@@ -455,10 +455,10 @@ typedef struct gfl_generalized_focal {
   void* grad_left; /* backward; contiguous, either may be NULL */
   void* grad_right;
   void* workspace;
-} gfl_generalized_focal;
+} gfl_generalized_focal_loss;
 
-GFL_API int gfl_generalized_focal_forward(const gfl_device* device, const gfl_generalized_focal* op);
-GFL_API int gfl_generalized_focal_backward(const gfl_device* device, const gfl_generalized_focal* op);
+GFL_API int gfl_generalized_focal_loss_forward(const gfl_device* device, const gfl_generalized_focal_loss* op);
+GFL_API int gfl_generalized_focal_loss_backward(const gfl_device* device, const gfl_generalized_focal_loss* op);
 
 /* ---- shared ----------------------------------------------------------------------------------- */
 

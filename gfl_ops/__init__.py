@@ -17,28 +17,28 @@ from .nn import (
     QualityFocalLoss,
     SigmoidFocalLoss,
 )
-from .ops.atss import atss_assign
-from .ops.box_distribution import BoxDistributionLoss, distribution_box_loss
-from .ops.decode import decode_boxes
-from .ops.dfl import distribution_focal_loss
-from .ops.focal import sigmoid_focal_loss
-from .ops.generalized import generalized_focal_loss
-from .ops.gfl import PaddedTargets, gfl_loss
+from .ops.atss_assign import atss_assign
+from .ops.decode_boxes import decode_boxes
+from .ops.distribution_box_loss import DistributionBoxLosses, distribution_box_loss
+from .ops.distribution_focal_loss import distribution_focal_loss
+from .ops.generalized_focal_loss import generalized_focal_loss
+from .ops.gfl_loss import PaddedTargets, gfl_loss
 from .ops.integral import integral
-from .ops.iou import box_iou, ciou_loss, diou_loss, giou_loss, iou_loss
-from .ops.multilevel import multilevel_sigmoid_focal_loss
+from .ops.iou_loss import box_iou, ciou_loss, diou_loss, giou_loss, iou_loss
+from .ops.multilevel_sigmoid_focal_loss import multilevel_sigmoid_focal_loss
 from .ops.nms import batched_nms, nms, nms_padded
 from .ops.postprocess import Detections, postprocess
-from .ops.qfl import quality_focal_loss
+from .ops.quality_focal_loss import quality_focal_loss
+from .ops.sigmoid_focal_loss import sigmoid_focal_loss
 
 if _TYPE_CHECKING:
     from . import detector
 
 __all__ = [
-    "BoxDistributionLoss",
     "CIoULoss",
     "DIoULoss",
     "Detections",
+    "DistributionBoxLosses",
     "DistributionFocalLoss",
     "GFLLoss",
     "GIoULoss",

@@ -34,17 +34,17 @@ OPS = (
     "multilevel_sigmoid_focal_loss",
 )
 TRITON_OPS = {  # and the folder of ops/ whose triton.py has them
-    "quality_focal_loss": "qfl",
-    "sigmoid_focal_loss": "focal",
-    "distribution_focal_loss": "dfl",
+    "quality_focal_loss": "quality_focal_loss",
+    "sigmoid_focal_loss": "sigmoid_focal_loss",
+    "distribution_focal_loss": "distribution_focal_loss",
     "integral": "integral",
-    "iou_loss": "iou",
-    "box_iou": "iou",
-    "generalized_focal_loss": "generalized",
-    "distribution_box_loss": "box_distribution",
+    "iou_loss": "iou_loss",
+    "box_iou": "iou_loss",
+    "generalized_focal_loss": "generalized_focal_loss",
+    "distribution_box_loss": "distribution_box_loss",
     "decode_boxes": "integral",
-    "gfl_loss": "gfl",
-    "multilevel_sigmoid_focal_loss": "multilevel",
+    "gfl_loss": "gfl_loss",
+    "multilevel_sigmoid_focal_loss": "multilevel_sigmoid_focal_loss",
 }
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _triton_modules: dict[str, ModuleType] = {}

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .ops.dfl import distribution_focal_loss
-from .ops.focal import sigmoid_focal_loss
-from .ops.gfl import PaddedTargets, gfl_loss
+from .ops.distribution_focal_loss import distribution_focal_loss
+from .ops.gfl_loss import PaddedTargets, gfl_loss
 from .ops.integral import integral
-from .ops.iou import ciou_loss, diou_loss, giou_loss, iou_loss
-from .ops.qfl import quality_focal_loss
+from .ops.iou_loss import ciou_loss, diou_loss, giou_loss, iou_loss
+from .ops.quality_focal_loss import quality_focal_loss
+from .ops.sigmoid_focal_loss import sigmoid_focal_loss
 
 __all__ = [
     "CIoULoss",

@@ -384,7 +384,7 @@ row("generalized_focal_loss", "avg-0-d", _generalized(9, avg="0-d"), reduction="
 row("generalized_focal_loss", "avg-number", _generalized(9), reduction="mean", avg_factor=5.0, differentiable=BOTH)
 
 
-def _box_distribution(
+def _distribution_box_loss(
     rows, *, bins=17, stride=8.0, flat=True, per_row=False, weight=False, avg=None, layout=contiguous, std=2.0
 ):
     def build(make: Maker) -> dict[str, Any]:
@@ -411,7 +411,7 @@ for kind_ in ("iou", "giou", "diou", "ciou"):
         row(
             "distribution_box_loss",
             f"{kind_}-{reduction_}",
-            _box_distribution(7, weight=reduction_ != "sum"),
+            _distribution_box_loss(7, weight=reduction_ != "sum"),
             iou_kind=kind_,
             smooth=kind_ != "ciou",
             reduction=reduction_,
@@ -419,29 +419,29 @@ for kind_ in ("iou", "giou", "diou", "ciou"):
             differentiable=EDGES,
         )
 for name_, build_, options_ in (
-    ("empty", _box_distribution(0), {"stride": 8.0}),
-    ("one", _box_distribution(1, stride=1.0), {}),
-    ("per-row-stride", _box_distribution(9, per_row=True, weight=True), {"reduction": "none"}),
-    ("per-row-stride-mean", _box_distribution(9, per_row=True), {}),
-    ("three-dim", _box_distribution(9, flat=False), {"stride": 8.0}),
-    ("three-dim-transposed", _box_distribution(9, flat=False, layout=transposed), {"stride": 8.0}),
-    ("transposed", _box_distribution(9, layout=transposed), {"stride": 8.0}),
-    ("strided_rows", _box_distribution(9, layout=strided_rows, weight=True), {"stride": 8.0}),
-    ("strided_cols", _box_distribution(9, layout=strided_cols), {"stride": 8.0}),
-    ("bins8", _box_distribution(9, bins=8), {"stride": 8.0}),
-    ("bins2", _box_distribution(9, bins=2), {"stride": 8.0}),
-    ("bins33", _box_distribution(9, bins=33, flat=False), {"stride": 8.0, "target_margin": 0.01}),
-    ("int-stride", _box_distribution(9, stride=16), {"stride": 16}),
-    ("eps", _box_distribution(9), {"stride": 8.0, "eps": 1e-3}),
-    ("avg-number", _box_distribution(9, weight=True), {"stride": 8.0, "avg_factor": 5.0}),
-    ("avg-0-d", _box_distribution(9, weight=True, avg="0-d"), {"stride": 8.0}),
-    ("65", _box_distribution(65), {"stride": 8.0}),
+    ("empty", _distribution_box_loss(0), {"stride": 8.0}),
+    ("one", _distribution_box_loss(1, stride=1.0), {}),
+    ("per-row-stride", _distribution_box_loss(9, per_row=True, weight=True), {"reduction": "none"}),
+    ("per-row-stride-mean", _distribution_box_loss(9, per_row=True), {}),
+    ("three-dim", _distribution_box_loss(9, flat=False), {"stride": 8.0}),
+    ("three-dim-transposed", _distribution_box_loss(9, flat=False, layout=transposed), {"stride": 8.0}),
+    ("transposed", _distribution_box_loss(9, layout=transposed), {"stride": 8.0}),
+    ("strided_rows", _distribution_box_loss(9, layout=strided_rows, weight=True), {"stride": 8.0}),
+    ("strided_cols", _distribution_box_loss(9, layout=strided_cols), {"stride": 8.0}),
+    ("bins8", _distribution_box_loss(9, bins=8), {"stride": 8.0}),
+    ("bins2", _distribution_box_loss(9, bins=2), {"stride": 8.0}),
+    ("bins33", _distribution_box_loss(9, bins=33, flat=False), {"stride": 8.0, "target_margin": 0.01}),
+    ("int-stride", _distribution_box_loss(9, stride=16), {"stride": 16}),
+    ("eps", _distribution_box_loss(9), {"stride": 8.0, "eps": 1e-3}),
+    ("avg-number", _distribution_box_loss(9, weight=True), {"stride": 8.0, "avg_factor": 5.0}),
+    ("avg-0-d", _distribution_box_loss(9, weight=True, avg="0-d"), {"stride": 8.0}),
+    ("65", _distribution_box_loss(65), {"stride": 8.0}),
 ):
     row("distribution_box_loss", name_, build_, differentiable=EDGES, **options_)
 row(
     "distribution_box_loss",
     "2003",
-    _box_distribution(2003, weight=True),
+    _distribution_box_loss(2003, weight=True),
     stride=8.0,
     differentiable=EDGES,
     large=True,

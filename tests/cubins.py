@@ -24,7 +24,7 @@ FLAGS = ["-std=c++17", "-O3", "--fmad=false", "-I", str(ROOT / "csrc")]  # as in
 
 @dataclass(frozen=True)
 class Kernel:
-    name: str  # without namespaces and parameters: dfl_kernel<float, 17, true>
+    name: str  # without namespaces and parameters: distribution_focal_loss_kernel<float, 17, true>
     symbol: str
     source: str
     architecture: int

@@ -51,12 +51,16 @@ def test_no_local_memory(architecture: int) -> None:
 def test_hot_kernels_move_16_bytes_at_a_time(architecture: int) -> None:
     staged = [
         f"{op}_kernel<{dtype}, {bins}, {grad}>"
-        for op in ("dfl", "integral", "box_distribution")
+        for op in ("distribution_focal_loss", "integral", "distribution_box_loss")
         for dtype in ("float", "bfloat16", "float16")
         for bins in (0, 17)
         for grad in ("false", "true")
     ]
-    dense = [k.name for k in kernels_of(architecture) if k.name.startswith(("class_loss_flat", "dense_loss_kernel"))]
+    dense = [
+        k.name
+        for k in kernels_of(architecture)
+        if k.name.startswith(("class_loss_flat", "multilevel_class_loss_kernel"))
+    ]
     found = [k.name for k in kernels_of(architecture) if k.name.startswith(("count_kernel", "collect_kernel"))]
     assert len(found) == 14  # seven pairs of types
     boxes = [f"iou_loss_kernel<float, {kind}>" for kind in range(4)]
@@ -76,7 +80,7 @@ def test_hot_kernels_move_16_bytes_at_a_time(architecture: int) -> None:
 # each 4 bytes), and what the kernels need. A half type's loss is a forward and a backward, of which the first reads 2
 # bytes and is not bound by memory; both together move 6, in whose time 46.5 are issued.
 ROWS = "class_loss_flat<{}, QualityFocal<Square>, false, {}>"
-MAPS = "dense_loss_kernel<{}, QualityFocal<Square>, {}>"
+MAPS = "multilevel_class_loss_kernel<{}, QualityFocal<Square>, {}>"
 # kernel, dtype, kLoss and kGrad, bytes that an element moves, vectors in flight, the most instructions
 DENSE_PASSES = [
     (ROWS, "float", "true, false", 4, 4, 31.0),

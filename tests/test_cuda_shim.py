@@ -16,15 +16,15 @@ import torch
 
 import gfl_ops
 
-# Sixteen byte loads, shared memory and shuffles are in all of these; generalized_focal and scale have no barrier but
-# that of the sum.
+# Sixteen byte loads, shared memory and shuffles are in all of these; generalized_focal_loss and scale have no barrier
+# but that of the sum.
 OPS_WITH_BARRIERS = [
-    *("class_loss", "dfl", "integral", "iou", "box_distribution"),
-    *("atss", "dense", "positives"),
+    *("class_loss", "distribution_focal_loss", "integral", "iou", "distribution_box_loss"),
+    *("atss_assign", "multilevel_class_loss", "positives"),
     *("nms", "postprocess"),
     "large",
 ]
-OPS = [*OPS_WITH_BARRIERS, "generalized_focal", "scale"]
+OPS = [*OPS_WITH_BARRIERS, "generalized_focal_loss", "scale"]
 LONG = ("postprocess",)  # nine launches a case
 
 

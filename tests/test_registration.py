@@ -60,8 +60,8 @@ OF_THE_WHOLE_LOSS = (
     "gfl_boxes_forward",
     "gfl_boxes_backward",
     "gfl_box_losses",
-    "dense_loss_forward",
-    "dense_loss_backward",
+    "multilevel_class_loss_forward",
+    "multilevel_class_loss_backward",
 )
 
 
@@ -82,7 +82,7 @@ def test_a_profiler_sees_the_raw_ops(needs_native) -> None:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         (2 * gfl_ops.distribution_focal_loss(pred, torch.rand(5))).backward()
     names = {event.name for event in profile.events()}
-    assert names >= {"gfl_ops::dfl_forward", "gfl_ops::scale_gradient_"}
+    assert names >= {"gfl_ops::distribution_focal_loss_forward", "gfl_ops::scale_gradient_"}
 
 
 # ---- torch.compile -----------------------------------------------------------------------------------

@@ -28,9 +28,21 @@ import heads
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-KERNELS = "class_loss_kernel", "dfl_kernel", "integral_kernel", "iou_loss_kernel", "aligned_iou_kernel"
-KERNELS += "pairwise_iou_kernel", "generalized_focal_kernel", "box_distribution_kernel", "finish_sums", "scale_kernel"
-KERNELS += "dense_loss_kernel", "positive_weights_kernel", "positive_boxes_kernel", "box_losses_kernel"
+KERNELS = (
+    "class_loss_kernel",
+    "distribution_focal_loss_kernel",
+    "integral_kernel",
+    "iou_loss_kernel",
+    "aligned_iou_kernel",
+)
+KERNELS += (
+    "pairwise_iou_kernel",
+    "generalized_focal_loss_kernel",
+    "distribution_box_loss_kernel",
+    "finish_sums",
+    "scale_kernel",
+)
+KERNELS += "multilevel_class_loss_kernel", "positive_weights_kernel", "positive_boxes_kernel", "box_losses_kernel"
 # What these read is scattered, or hardly anything.
 NARROW = "finish_sums", "positive_weights_kernel", "positive_boxes_kernel", "box_losses_kernel"
 
@@ -135,11 +147,11 @@ CALLS = [
     Call("box_iou", "pairs", lambda n: cases._pairs(n, 64), ALL[:2]),
     Call("generalized_focal_loss", "17", lambda n: cases._generalized(n, y="bins", weight=True), ALL),
     Call("generalized_focal_loss", "none", lambda n: cases._generalized(n), ALL, {"beta": 1.5, "reduction": "none"}),
-    Call("distribution_box_loss", "giou", lambda n: cases._box_distribution(n, weight=True, per_row=True)),
+    Call("distribution_box_loss", "giou", lambda n: cases._distribution_box_loss(n, weight=True, per_row=True)),
     Call(
         "distribution_box_loss",
         "ciou-none",
-        lambda n: cases._box_distribution(n, weight=True),
+        lambda n: cases._distribution_box_loss(n, weight=True),
         (),
         {"stride": 8.0, "iou_kind": "ciou", "reduction": "none"},
     ),

@@ -5,7 +5,7 @@
 
 #include "reduce.h"
 #include "run.h"
-#include "turn.h"
+#include "transpose.h"
 #include "vec.h"
 
 namespace gfl {

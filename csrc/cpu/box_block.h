@@ -4,7 +4,7 @@
 
 #include "bins_tile.h"
 // The formulas come after the vector primitives.
-#include "../math/box_distribution.h"
+#include "../math/distribution_box_loss.h"
 #include "../math/sigmoid.h"
 
 namespace gfl {
@@ -26,7 +26,7 @@ struct BoxBlock {
   GFL_MEMBER void forward(int bins, double margin, const gfl_iou_options& options) {
     for (int i = 0; i < kBlock; i += Lanes<T>::width) {
       const Distributions sides(*this, i, bins, margin);
-      const BoxDistribution<V> box = box_distribution(sides.target, sides.expectation, options);
+      const DistributionBox<V> box = distribution_box(sides.target, sides.expectation, options);
       store(iou + i, box.loss * load(weight + i));
       store(dfl + i, sides.dfl_sum * 0.25f * load(weight + i));
       store(quality + i, box.quality);
@@ -40,12 +40,12 @@ struct BoxBlock {
   GFL_MEMBER void backward(int bins, double margin, const gfl_iou_options& options, T scale) {
     for (int i = 0; i < kBlock; i += Lanes<T>::width) {
       const Distributions sides(*this, i, bins, margin);
-      const BoxDistribution<V> box = box_distribution(sides.target, sides.expectation, options);
+      const DistributionBox<V> box = distribution_box(sides.target, sides.expectation, options);
       const V scales = load(weight + i) * scale;
       const V through_bins = load(grad_dfl + i) * scales * 0.25f;
       for (int side = 0; side < kSides; ++side) {
         const V through_box = load(grad_iou + i) * scales * box.grad[side];
-        box_distribution_gradient(TileColumn<T>{tiles[side].data + i}, bins, sides.near[side], sides.inverse_sum[side],
+        distribution_box_gradient(TileColumn<T>{tiles[side].data + i}, bins, sides.near[side], sides.inverse_sum[side],
                                   sides.expectation[side], through_box, through_bins);
       }
     }

@@ -10,13 +10,13 @@ enum class Pass { kForward, kBackward };
 
 struct CpuKernels {
   int (*class_loss)(const gfl_class_loss&, Pass);
-  int (*dfl)(const gfl_dfl&, Pass);
+  int (*distribution_focal_loss)(const gfl_distribution_focal_loss&, Pass);
   int (*integral)(const gfl_integral&, Pass);
   int (*iou_loss)(const gfl_iou_loss&, Pass);
   int (*box_iou)(const gfl_box_iou&);
-  int (*box_distribution)(const gfl_box_distribution_loss&, Pass);
-  int (*generalized_focal)(const gfl_generalized_focal&, Pass);
-  int (*dense_loss)(const gfl_dense_loss&, Pass);
+  int (*distribution_box_loss)(const gfl_distribution_box_loss&, Pass);
+  int (*generalized_focal_loss)(const gfl_generalized_focal_loss&, Pass);
+  int (*multilevel_class_loss)(const gfl_multilevel_class_loss&, Pass);
   int (*positive_weights)(const gfl_positive_weights&);
   int (*positive_boxes)(const gfl_positive_boxes&, Pass);
   int (*box_losses)(const gfl_box_losses&);

@@ -5,7 +5,7 @@
 #include "../workspace.h"
 #include "detection.h"
 #include "parallel.h"
-#include "rank.h"
+#include "score_order.h"
 
 namespace gfl {
 namespace {

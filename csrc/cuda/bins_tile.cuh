@@ -1,6 +1,6 @@
 // Distributions in shared memory, a row for each thread.
 //
-// A block stages a tile of rows, each thread works on its own row in place (math/softmax.h, math/dfl.h), and the tile
+// A block stages a tile of rows, each thread works on its own row in place (math/softmax.h, math/distribution_focal_loss.h), and the tile
 // goes back the same way. Where bins lie side by side in memory the block copies together, so that accesses are
 // coalesced and 16 bytes wide if they can be; where positions lie side by side, neighbouring threads own neighbouring
 // positions and each copies its own row. The pitch is odd, so that 32 threads at the same bin meet 32 banks.

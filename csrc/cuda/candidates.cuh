@@ -8,7 +8,7 @@
 #pragma once
 
 #include "../level_logits.h"
-#include "../math/rank.h"
+#include "../math/score_order.h"
 #include "dispatch.cuh"
 #include "launch.h"
 #include "vector.cuh"

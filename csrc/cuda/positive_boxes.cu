@@ -1,6 +1,6 @@
-// The boxes of the positives: four neighbouring threads for each, as in box_distribution.cu, but where its edges lie in
+// The boxes of the positives: four neighbouring threads for each, as in distribution_box_loss.cu, but where its edges lie in
 // the maps says the list of a tile's positives.
-#include "../math/atss.h"
+#include "../math/atss_assign.h"
 #include "../math/gfl_loss.h"
 #include "cuda_ops.h"
 #include "dispatch.cuh"
@@ -98,7 +98,7 @@ struct PositiveSide {
     gather_sides(expectation, expectations);
     gather_sides(row.loss, dfl);
     if (cell < 0 || side != 0) return;
-    const BoxDistribution<C> box = box_distribution(target, expectations, op.op.options);
+    const DistributionBox<C> box = distribution_box(target, expectations, op.op.options);
     const C weight = op.weight(tile, cell);
     static_cast<C*>(op.op.quality)[tile.index + cell] = box.quality;
     sums[0] += static_cast<double>(box.loss * weight);
@@ -110,10 +110,10 @@ struct PositiveSide {
     C expectations[kSides];
     gather_sides(expectation, expectations);
     if (cell < 0) return;
-    const BoxDistribution<C> box = box_distribution(target, expectations, op.op.options);
+    const DistributionBox<C> box = distribution_box(target, expectations, op.op.options);
     const C weight = op.weight(tile, cell);
     const C of_box = of_side(side, box.grad[0], box.grad[1], box.grad[2], box.grad[3]);
-    box_distribution_gradient(x, bins(), near, row.inverse_sum, expectation, grad_iou * weight * of_box,
+    distribution_box_gradient(x, bins(), near, row.inverse_sum, expectation, grad_iou * weight * of_box,
                               grad_dfl * weight * constant<C>(1.0 / kSides));
     const int64_t stride = op.op.grad.level[tile.level].channel_stride;
     T* to = cell_of<T>(op.op.grad, tile, cell) + side * bins() * stride;
@@ -229,7 +229,7 @@ int positive_boxes(const gfl_device& device, const gfl_positive_boxes& op, bool 
   Stream stream(device);
   return with_float_type(op.edges.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    // As in box_distribution.cu, GFL's own number of bins is known to the compiler, but not in double.
+    // As in distribution_box_loss.cu, GFL's own number of bins is known to the compiler, but not in double.
     if (op.bins == 17 && !std::is_same<T, double>::value) {
       run<T, std::is_same<T, double>::value ? 0 : 17>(stream, op, backward);
     } else {

@@ -1,7 +1,7 @@
 // The four sides of a box in four neighbouring threads.
 #pragma once
 
-#include "../math/box_distribution.h"
+#include "../math/distribution_box_loss.h"
 #include "reduce.cuh"
 
 namespace gfl {

@@ -1,6 +1,6 @@
 // Test only: enough of CUDA to compile csrc/cuda/*.cu with a C++ compiler and run the kernels on the host.
 //
-//   g++ -x c++ -DGFL_HOST_SHIM -I tests/cuda_shim -I csrc ... csrc/cuda/dfl.cu
+//   g++ -x c++ -DGFL_HOST_SHIM -I tests/cuda_shim -I csrc ... csrc/cuda/distribution_focal_loss.cu
 //
 // Found in place of the real <cuda_runtime.h> by the order of include paths. Blocks run one after another; how the
 // threads of a block run says block.h. Shared memory is allocated anew, at its exact size and full of NaN, for each

@@ -51,10 +51,10 @@ void large_class_loss(Random& random) {
 
 void large(Random& random) {
   large_class_loss(random);
-  dfl_of(random, 4000, 17);
-  dfl_of(random, 1500, 200);
+  distribution_focal_loss_of(random, 4000, 17);
+  distribution_focal_loss_of(random, 1500, 200);
   integral_of(random, 1300, 8);
-  box_distribution_of(random, 900, 17);
+  distribution_box_of(random, 900, 17);
   nms_of(random, 5300);
 }
 
@@ -65,11 +65,11 @@ void errors() {
     }
   };
   const gfl_device missing{GFL_CUDA, 7, nullptr};
-  gfl_generalized_focal op{};
+  gfl_generalized_focal_loss op{};
   op.dtype = GFL_FLOAT32;
-  expect(gfl_generalized_focal_backward(&missing, &op), GFL_ERROR_CUDA, "CUDA device 7");
+  expect(gfl_generalized_focal_loss_backward(&missing, &op), GFL_ERROR_CUDA, "CUDA device 7");
   op.dtype = GFL_INT64;
-  expect(gfl_generalized_focal_backward(&kDevice, &op), GFL_ERROR_ARGUMENT, "not a floating point type");
+  expect(gfl_generalized_focal_loss_backward(&kDevice, &op), GFL_ERROR_ARGUMENT, "not a floating point type");
 }
 
 struct Op {
@@ -78,14 +78,14 @@ struct Op {
 };
 
 const Op kOps[] = {{"class_loss", class_loss},
-                   {"dfl", dfl},
+                   {"distribution_focal_loss", distribution_focal_loss},
                    {"integral", integral},
                    {"iou", iou},
-                   {"box_distribution", box_distribution},
-                   {"generalized_focal", generalized_focal},
+                   {"distribution_box_loss", distribution_box_loss},
+                   {"generalized_focal_loss", generalized_focal_loss},
                    {"scale", scale},
-                   {"atss", atss},
-                   {"dense", dense},
+                   {"atss_assign", atss_assign},
+                   {"multilevel_class_loss", multilevel_class_loss},
                    {"positives", positives},
                    {"nms", nms},
                    {"postprocess", postprocess}};

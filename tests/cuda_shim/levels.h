@@ -65,7 +65,7 @@ Buffer maps_workspace(const gfl_levels& levels, int64_t batch, int64_t channels)
   return Buffer(GFL_FLOAT64, gfl_maps_workspace_bytes(&kDevice, &levels, batch, channels) / 8);
 }
 
-void atss(Random& random) {
+void atss_assign(Random& random) {
   const int32_t dtype = random.of<int32_t>({GFL_FLOAT64, GFL_FLOAT32});
   const gfl_levels levels = any_levels(random);
   const int64_t batch = random.of<int64_t>({0, 1, 2, 3});
@@ -89,7 +89,7 @@ void atss(Random& random) {
   Buffer iou(GFL_FLOAT32, batch * anchors);
   Buffer labels(GFL_INT32, batch * anchors);
 
-  gfl_atss op{};
+  gfl_atss_assign op{};
   op.batch = batch;
   op.gts = gts;
   op.dtype = dtype;
@@ -106,8 +106,8 @@ void atss(Random& random) {
   op.assigned_gt = static_cast<int32_t*>(assigned.data());
   op.assigned_iou = static_cast<float*>(iou.data());
   op.labels = labelled ? static_cast<int32_t*>(labels.data()) : nullptr;
-  if (gfl_atss_workspace_bytes(&kDevice, &op) != 0) die("atss: a workspace that it does not get");
-  check(gfl_atss_assign(&kDevice, &op));
+  if (gfl_atss_assign_workspace_bytes(&kDevice, &op) != 0) die("atss: a workspace that it does not get");
+  check(gfl_atss_assign_run(&kDevice, &op));
   iou.written("assigned_iou");
   for (int64_t i = 0; i < batch * anchors; ++i) {
     const int32_t gt = op.assigned_gt[i];
@@ -117,7 +117,7 @@ void atss(Random& random) {
   }
 }
 
-void dense(Random& random) {
+void multilevel_class_loss(Random& random) {
   const int32_t dtype = any_dtype(random);
   const int32_t compute = compute_dtype(dtype);
   const gfl_levels levels = any_levels(random);
@@ -143,7 +143,7 @@ void dense(Random& random) {
   same = Random(7);
   Maps second(dtype, batch, classes, levels, same, true);
 
-  gfl_dense_loss op{};
+  gfl_multilevel_class_loss op{};
   op.formula = random.of<int32_t>({GFL_QUALITY_FOCAL, GFL_SIGMOID_FOCAL});
   op.exponent = random.of({2.0, 2.0, 1.5});
   op.alpha = 0.25;
@@ -157,18 +157,18 @@ void dense(Random& random) {
   op.avg_factor = data_of(avg_factor);
   op.loss = loss.data();
   op.workspace = scratch.data();
-  check(gfl_dense_loss_forward(&kDevice, &op));
+  check(gfl_multilevel_class_loss_forward(&kDevice, &op));
   loss.written("dense loss");
   op.loss = again.data();
   op.grad = grad.view;
-  check(gfl_dense_loss_forward(&kDevice, &op));
+  check(gfl_multilevel_class_loss_forward(&kDevice, &op));
   if (!(std::fabs(loss[0] - again[0]) <= 1e-5 * std::fabs(loss[0]))) die("dense loss with and without gradient");
   grad.written("dense loss gradient of the forward");
   op.loss = nullptr;
   op.workspace = nullptr;
   op.grad_loss = one.data();
   op.grad = second.view;
-  check(gfl_dense_loss_backward(&kDevice, &op));
+  check(gfl_multilevel_class_loss_backward(&kDevice, &op));
   for (int i = 0; i < levels.count; ++i) second.buffers[i]->same(*grad.buffers[i], "dense loss: gradients");
 }
 

@@ -113,7 +113,7 @@ Layout any_layout(Random& random) {
   return random.of({Layout::kRows, Layout::kRows, Layout::kPadded, Layout::kColumns});
 }
 
-void dfl_of(Random& random, int64_t rows, int64_t bins) {
+void distribution_focal_loss_of(Random& random, int64_t rows, int64_t bins) {
   const int32_t dtype = any_dtype(random);
   const int32_t compute = compute_dtype(dtype);
   const Layout layout = any_layout(random);
@@ -139,7 +139,7 @@ void dfl_of(Random& random, int64_t rows, int64_t bins) {
   Buffer upstream(compute, random.coin() ? 1 : rows);
   for (int64_t i = 0; i < upstream.size(); ++i) put(upstream.data(), compute, i, 1.0);
 
-  gfl_dfl op{};
+  gfl_distribution_focal_loss op{};
   op.rows = rows;
   op.bins = bins;
   op.logits = logits.view();
@@ -151,31 +151,31 @@ void dfl_of(Random& random, int64_t rows, int64_t bins) {
   op.reduction = reduction;
   op.loss = loss.data();
   op.workspace = scratch.data();
-  check(gfl_dfl_forward(&kDevice, &op));
-  loss.written("dfl");
+  check(gfl_distribution_focal_loss_forward(&kDevice, &op));
+  loss.written("distribution_focal_loss");
   loss.poison();
   op.grad = grad.view();
-  check(gfl_dfl_forward(&kDevice, &op));
-  loss.written("dfl");
-  grad.buffer.written("dfl gradient of the forward");
+  check(gfl_distribution_focal_loss_forward(&kDevice, &op));
+  loss.written("distribution_focal_loss");
+  grad.buffer.written("distribution_focal_loss gradient of the forward");
   op.loss = nullptr;
   op.workspace = nullptr;
   op.grad_loss = upstream.data();
   op.grad_loss_stride = upstream.size() == 1 ? 0 : 1;
   op.grad = second.view();
-  check(gfl_dfl_backward(&kDevice, &op));
-  second.buffer.same(grad.buffer, "dfl: gradients of forward and backward");
+  check(gfl_distribution_focal_loss_backward(&kDevice, &op));
+  second.buffer.same(grad.buffer, "distribution_focal_loss: gradients of forward and backward");
   if (logits.buffer.size() != second.buffer.size()) return;
   Buffer strided(dtype, logits.buffer.size());  // the gradient in the layout of the logits
   op.grad = logits.view();
   op.grad.data = strided.data();
-  check(gfl_dfl_backward(&kDevice, &op));
-  strided.written("dfl gradient");
+  check(gfl_distribution_focal_loss_backward(&kDevice, &op));
+  strided.written("distribution_focal_loss gradient");
 }
 
-void dfl(Random& random) {
+void distribution_focal_loss(Random& random) {
   const int64_t rows = random.of<int64_t>({0, 1, 5, 31, 129, 300});
-  dfl_of(random, rows, random.of<int64_t>({2, 3, 8, 16, 17, 17, 33, 256}));
+  distribution_focal_loss_of(random, rows, random.of<int64_t>({2, 3, 8, 16, 17, 17, 33, 256}));
 }
 
 void integral_of(Random& random, int64_t length, int64_t bins) {
@@ -260,7 +260,7 @@ void iou(Random& random) {
   paired.written("aligned box_iou");
 }
 
-void box_distribution_of(Random& random, int64_t rows, int64_t bins) {
+void distribution_box_of(Random& random, int64_t rows, int64_t bins) {
   const int32_t dtype = any_dtype(random);
   const int32_t compute = compute_dtype(dtype);
   BinsMatrix logits(dtype, 1, 4 * bins, rows, any_layout(random), random.below(4) == 0 ? 1 : 0);
@@ -281,7 +281,7 @@ void box_distribution_of(Random& random, int64_t rows, int64_t bins) {
   Buffer scratch = workspace(rows, 4 * bins, 2);
   BinsMatrix grad(dtype, 1, 4 * bins, rows, random.of({Layout::kRows, Layout::kColumns}), 0);
 
-  gfl_box_distribution_loss op{};
+  gfl_distribution_box_loss op{};
   op.options = any_options(random);
   op.rows = rows;
   op.bins = bins;
@@ -298,7 +298,7 @@ void box_distribution_of(Random& random, int64_t rows, int64_t bins) {
   op.boxes = decoded.data();
   op.quality = quality.data();
   op.workspace = scratch.data();
-  check(gfl_box_distribution_loss_forward(&kDevice, &op));
+  check(gfl_distribution_box_loss_forward(&kDevice, &op));
   loss_iou.written("loss_iou");
   loss_dfl.written("loss_dfl");
   decoded.written("boxes");
@@ -310,16 +310,16 @@ void box_distribution_of(Random& random, int64_t rows, int64_t bins) {
   op.grad_loss_stride = random.below(2);
   op.grad = grad.view();
   op.workspace = nullptr;
-  check(gfl_box_distribution_loss_backward(&kDevice, &op));
+  check(gfl_distribution_box_loss_backward(&kDevice, &op));
   grad.buffer.written("edge logits' gradient");
 }
 
-void box_distribution(Random& random) {
+void distribution_box_loss(Random& random) {
   const int64_t rows = random.of<int64_t>({0, 1, 5, 33, 70});
-  box_distribution_of(random, rows, random.of<int64_t>({2, 8, 16, 17, 17, 33, 256}));
+  distribution_box_of(random, rows, random.of<int64_t>({2, 8, 16, 17, 17, 33, 256}));
 }
 
-void generalized_focal(Random& random) {
+void generalized_focal_loss(Random& random) {
   const int32_t dtype = any_dtype(random);
   const int32_t compute = compute_dtype(dtype);
   const int64_t size = random.of<int64_t>({0, 1, 9, 300, 1025});
@@ -331,7 +331,7 @@ void generalized_focal(Random& random) {
     return {kept.back()->data(), one ? 0 : 1};
   };
   const MaybeBuffer avg_factor = maybe_vector(random, compute, 1, 1.0, 9.0);
-  gfl_generalized_focal op{};
+  gfl_generalized_focal_loss op{};
   op.size = size;
   op.dtype = dtype;
   op.beta = random.of({2.0, 1.5, 0.0});
@@ -346,7 +346,7 @@ void generalized_focal(Random& random) {
   Buffer scratch = workspace(size, 1);
   op.loss = loss.data();
   op.workspace = scratch.data();
-  check(gfl_generalized_focal_forward(&kDevice, &op));
+  check(gfl_generalized_focal_loss_forward(&kDevice, &op));
   loss.written("generalized focal loss");
   Buffer left(dtype, size);
   Buffer right(dtype, size);
@@ -355,7 +355,7 @@ void generalized_focal(Random& random) {
   op.grad_right = random.coin() ? right.data() : nullptr;
   op.loss = nullptr;
   op.workspace = nullptr;
-  check(gfl_generalized_focal_backward(&kDevice, &op));
+  check(gfl_generalized_focal_loss_backward(&kDevice, &op));
   left.written("gradient of p_left");
   if (op.grad_right) right.written("gradient of p_right");
 }

@@ -6,13 +6,13 @@ namespace gfl {
 namespace GFL_ISA {
 
 int class_loss(const gfl_class_loss& op, Pass pass);
-int dfl(const gfl_dfl& op, Pass pass);
+int distribution_focal_loss(const gfl_distribution_focal_loss& op, Pass pass);
 int integral(const gfl_integral& op, Pass pass);
 int iou_loss(const gfl_iou_loss& op, Pass pass);
 int box_iou(const gfl_box_iou& op);
-int box_distribution(const gfl_box_distribution_loss& op, Pass pass);
-int generalized_focal(const gfl_generalized_focal& op, Pass pass);
-int dense_loss(const gfl_dense_loss& op, Pass pass);
+int distribution_box_loss(const gfl_distribution_box_loss& op, Pass pass);
+int generalized_focal_loss(const gfl_generalized_focal_loss& op, Pass pass);
+int multilevel_class_loss(const gfl_multilevel_class_loss& op, Pass pass);
 int positive_weights(const gfl_positive_weights& op);
 int positive_boxes(const gfl_positive_boxes& op, Pass pass);
 int box_losses(const gfl_box_losses& op);
@@ -27,15 +27,24 @@ void expect_edges_double(EdgeBlock<double>& op);
 }  // namespace GFL_ISA
 
 const CpuKernels GFL_JOIN(kernels_, GFL_ISA) = {
-    GFL_ISA::class_loss,        GFL_ISA::dfl,
-    GFL_ISA::integral,          GFL_ISA::iou_loss,
-    GFL_ISA::box_iou,           GFL_ISA::box_distribution,
-    GFL_ISA::generalized_focal, GFL_ISA::dense_loss,
-    GFL_ISA::positive_weights,  GFL_ISA::positive_boxes,
-    GFL_ISA::box_losses,        GFL_ISA::scale_gradient,
-    GFL_ISA::greedy_nms,        GFL_ISA::greedy_nms_double,
-    GFL_ISA::scan_logits,       GFL_ISA::scan_logits_double,
-    GFL_ISA::expect_edges,      GFL_ISA::expect_edges_double,
+    GFL_ISA::class_loss,
+    GFL_ISA::distribution_focal_loss,
+    GFL_ISA::integral,
+    GFL_ISA::iou_loss,
+    GFL_ISA::box_iou,
+    GFL_ISA::distribution_box_loss,
+    GFL_ISA::generalized_focal_loss,
+    GFL_ISA::multilevel_class_loss,
+    GFL_ISA::positive_weights,
+    GFL_ISA::positive_boxes,
+    GFL_ISA::box_losses,
+    GFL_ISA::scale_gradient,
+    GFL_ISA::greedy_nms,
+    GFL_ISA::greedy_nms_double,
+    GFL_ISA::scan_logits,
+    GFL_ISA::scan_logits_double,
+    GFL_ISA::expect_edges,
+    GFL_ISA::expect_edges_double,
 };
 
 }  // namespace gfl

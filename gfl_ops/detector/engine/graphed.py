@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...ops.gfl import PaddedTargets
+from ...ops.gfl_loss import PaddedTargets
 from ..data import Batch
 from ..model import Detector
 from ..targets import check_targets, scale_targets

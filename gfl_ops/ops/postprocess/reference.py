@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._formulas import softmax
-from ..decode.reference import clip
+from ..decode_boxes.reference import clip
 from ..nms.reference import nms
 
 

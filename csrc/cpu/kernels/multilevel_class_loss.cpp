@@ -1,0 +1,98 @@
+// A dense classification loss over the maps of all levels: each level of each image is a matrix of positions and
+// classes, whichever way it lies, and all of them share one pool of chunks.
+#include "../class_loss_tiles.h"
+#include "../maps.h"
+
+namespace gfl {
+namespace GFL_ISA {
+namespace {
+
+template <class T, class Formula>
+class MultilevelClassLoss {
+ public:
+  MultilevelClassLoss(const gfl_multilevel_class_loss& op, Formula formula, T placeholder, Pass pass)
+      : op_(op), formula_(formula), placeholder_(placeholder), pass_(pass), anchors_(op.levels) {}
+
+  void run() const {
+    double* partials = static_cast<double*>(op_.workspace);
+    int64_t chunks = 0;
+    for (int level = 0; level < anchors_.count; ++level) chunks += op_.batch * cut(level).pieces;
+    parallel_chunks(chunks, [&](int64_t chunk) {
+      const double sum = run_chunk(chunk);
+      if (pass_ == Pass::kForward) partials[chunk] = sum;
+    });
+    const gfl_reduction reduction{GFL_REDUCE_SUM, op_.scale, op_.avg_factor};
+    if (pass_ == Pass::kForward) write_sum<T>(partials, chunks, effective_scale<T>(reduction), op_.loss);
+  }
+
+ private:
+  MapCut cut(int level) const {
+    const gfl_map& map = op_.pred.level[level];
+    return MapCut(anchors_.size(level), op_.classes, map.position_stride < map.channel_stride);
+  }
+
+  double run_chunk(int64_t chunk) const {
+    int level = 0;
+    while (chunk >= op_.batch * cut(level).pieces) chunk -= op_.batch * cut(level++).pieces;
+    const MapCut shape = cut(level);
+    const int64_t piece = chunk % shape.pieces;
+    const gfl_class_loss matrix = matrix_of(level, chunk / shape.pieces);
+    const int64_t row = piece / shape.across * shape.chunk_positions;
+    const int64_t col = piece % shape.across * shape.chunk_channels;
+    const int64_t row_end = row + shape.chunk_positions;
+    const int64_t col_end = col + shape.chunk_channels;
+    return ClassLoss<T, Formula>(matrix, formula_, placeholder_, pass_)
+        .run_range(row, row_end < matrix.rows ? row_end : matrix.rows, col,
+                   col_end < matrix.cols ? col_end : matrix.cols);
+  }
+
+  gfl_class_loss matrix_of(int level, int64_t image) const {
+    const int64_t first = image * anchors_.all() + anchors_.first[level];
+    gfl_class_loss matrix{};
+    matrix.rows = anchors_.size(level);
+    matrix.cols = op_.classes;
+    matrix.pred = view(op_.pred, level, image);
+    matrix.labels = op_.labels + first;
+    matrix.label_dtype = GFL_INT32;
+    matrix.leave_out = 1;
+    matrix.scores = op_.scores ? static_cast<const T*>(op_.scores) + first : nullptr;
+    matrix.grad_loss.data = const_cast<void*>(op_.grad_loss);
+    matrix.reduction = {GFL_REDUCE_SUM, op_.scale, op_.avg_factor};
+    matrix.grad = view(op_.grad, level, image);
+    return matrix;
+  }
+
+  static gfl_matrix view(const gfl_maps& maps, int level, int64_t image) {
+    if (maps.count == 0) return {};
+    const gfl_map& map = maps.level[level];
+    const int64_t value_bytes = maps.dtype == GFL_FLOAT64 ? 8 : maps.dtype == GFL_FLOAT32 ? 4 : 2;
+    char* data = static_cast<char*>(map.data) + image * map.batch_stride * value_bytes;
+    return {data, maps.dtype, map.position_stride, map.channel_stride};
+  }
+
+  const gfl_multilevel_class_loss& op_;
+  const Formula formula_;
+  const T placeholder_;
+  const Pass pass_;
+  const AnchorLevels anchors_;
+};
+
+template <class T>
+int run_compute(const gfl_multilevel_class_loss& op, Pass pass) {
+  // Of probabilities nobody has maps; leaving them out saves a third of the code.
+  if (op.formula == GFL_QUALITY_FOCAL_PROBABILITY) return fail(GFL_ERROR_ARGUMENT, "maps must be logits");
+  return with_formula<T>(op.formula, op.exponent, op.alpha, [&](auto formula, T placeholder) {
+    using Formula = decltype(formula);
+    if constexpr (Formula::of_logits) MultilevelClassLoss<T, Formula>(op, formula, placeholder, pass).run();
+  });
+}
+
+}  // namespace
+
+int multilevel_class_loss(const gfl_multilevel_class_loss& op, Pass pass) {
+  if (!is_float_dtype(op.pred.dtype)) return fail(GFL_ERROR_ARGUMENT, "unknown dtype %d of pred", op.pred.dtype);
+  return op.pred.dtype == GFL_FLOAT64 ? run_compute<double>(op, pass) : run_compute<float>(op, pass);
+}
+
+}  // namespace GFL_ISA
+}  // namespace gfl

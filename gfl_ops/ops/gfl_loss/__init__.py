@@ -1,0 +1,162 @@
+"""The whole GFL loss in one call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from ... import _check
+from ..._dispatch import kernels_for
+from ..._distributed import start_mean_over_ranks
+from ..iou_loss.native import KINDS
+from . import native, reference
+from .targets import checked_targets
+from .types import Options, PaddedTargets
+
+__all__ = ["PaddedTargets", "gfl_loss"]
+
+_OP = "gfl_loss"
+
+
+def gfl_loss(
+    cls_scores: Sequence[Tensor],
+    bbox_preds: Sequence[Tensor],
+    targets: Sequence[Mapping[str, Tensor]] | PaddedTargets,
+    valid_shapes: Tensor | None = None,
+    *,
+    strides: Sequence[float] = (8, 16, 32, 64, 128),
+    beta: float = 2.0,
+    loss_weights: tuple[float, float, float] = (1.0, 2.0, 0.25),
+    topk: int = 9,
+    iou_kind: str = "giou",
+    eps: float = 1e-6,
+    target_margin: float = 0.1,
+    anchor_scale: float = 8.0,
+    center_offset: float = 0.0,
+) -> dict[str, Tensor]:
+    """The training loss of a GFL head, from its raw outputs and the ground truth: assignment and all three losses.
+
+    Anchors are assigned as :func:`atss_assign` does it. A positive learns its class by quality focal loss with the IoU
+    of its decoded box as quality, its box by the IoU loss and the distribution focal loss; both of these weigh it by
+    its highest class probability. loss_cls is divided by the number of positives, an image without any counting as
+    one; loss_bbox and loss_dfl by the sum of the weights, at least 1. Under torch.distributed both are averaged over
+    the ranks. Values and gradients are those of mmdet 3.x's GFLHead, its losses summed over the levels.
+
+    Nothing waits for the device. On the native backend no memory grows with anchors times ground truths, and with
+    :class:`PaddedTargets` on a GPU, forward and backward are 12 launches together, of which a CUDA graph can be
+    captured and replayed with new outputs and targets in the same buffers.
+
+    Args:
+        cls_scores: (B, C, H, W) logits of each level, contiguous or channels-last.
+        bbox_preds: (B, 4 * bins, H, W) edge distributions of each level.
+        targets: for each image ``{"boxes": (n, 4) xyxy in pixels, "labels": (n,)}``, or all of them padded
+            (:class:`PaddedTargets`). A ground truth with a label outside [0, C) is an error where the host can see
+            it, and takes no part where only the device can.
+        valid_shapes: (B, 2) height and width in pixels of the part of each image that counts (mmdet's pad_shape).
+        strides: pixels per cell of each level.
+        beta: exponent of the quality focal loss.
+        loss_weights: of loss_cls, loss_bbox and loss_dfl.
+        topk: candidates of a ground truth on each level.
+        iou_kind: ``"giou"``, ``"iou"``, ``"diou"`` or ``"ciou"``.
+        eps: of the IoU loss.
+        target_margin: how far from the last bin a target distance is kept, in strides.
+        anchor_scale: the anchors' side in strides.
+        center_offset: where in its cell an anchor's centre is, in strides.
+
+    Returns:
+        ``loss_cls``, ``loss_bbox`` and ``loss_dfl``, scalars with a gradient; and, detached, ``num_pos``,
+        ``avg_factor`` (what loss_cls was divided by) and ``mean_quality`` of the positives.
+
+    Example:
+        >>> shapes = [(32, 32), (16, 16), (8, 8)]
+        >>> scores = [torch.randn(1, 80, *shape, requires_grad=True) for shape in shapes]
+        >>> edges = [torch.randn(1, 68, *shape, requires_grad=True) for shape in shapes]
+        >>> targets = [{"boxes": torch.tensor([[40.0, 40.0, 104.0, 104.0]]), "labels": torch.tensor([3])}]
+        >>> losses = gfl_loss(scores, edges, targets, strides=(8, 16, 32))
+        >>> (losses["loss_cls"] + losses["loss_bbox"] + losses["loss_dfl"]).backward()
+    """
+    _check_maps(cls_scores, bbox_preds, strides)
+    first = cls_scores[0]
+    padded = checked_targets(_OP, targets, first)
+    if valid_shapes is not None:
+        _check.tensor(_OP, "valid_shapes", valid_shapes)
+        _check.shape(_OP, "valid_shapes", valid_shapes, (first.shape[0], 2), "(B, 2)")
+        _check.same_device(_OP, "valid_shapes", valid_shapes, first)
+    options = _checked_options(
+        Options(
+            tuple(float(stride) for stride in strides),
+            beta,
+            tuple(loss_weights),  # type: ignore[arg-type]
+            topk,
+            iou_kind,
+            eps,
+            target_margin,
+            anchor_scale,
+            center_offset,
+        ),
+        bbox_preds[0].shape[1] // 4,
+    )
+    run = kernels_for(_OP, first, native) or reference
+    return run.gfl_loss(cls_scores, bbox_preds, padded, valid_shapes, options, start_mean_over_ranks)._asdict()
+
+
+def _check_maps(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], strides: Sequence[float]) -> None:
+    for name, maps in (("cls_scores", cls_scores), ("bbox_preds", bbox_preds)):
+        _check.levels(_OP, name, maps)
+        if len(maps) != len(strides):
+            raise ValueError(f"{_OP}: {name} must have a level for each stride = {len(strides)}, got {len(maps)}")
+        for i, x in enumerate(maps):
+            _check.floating(_OP, f"{name}[{i}]", x)
+            if x.ndim != 4:
+                raise ValueError(f"{_OP}: {name}[{i}] must be (B, channels, H, W), got {tuple(x.shape)}")
+    first = cls_scores[0]
+    batch, classes = first.shape[:2]
+    channels = bbox_preds[0].shape[1]
+    for i, (scores, edges) in enumerate(zip(cls_scores, bbox_preds, strict=True)):
+        size = scores.shape[2:]
+        _check.map_like(_OP, f"cls_scores[{i}]", scores, first, (batch, classes, *size), "(B, C, H, W)")
+        _check.map_like(_OP, f"bbox_preds[{i}]", edges, first, (batch, channels, *size), "(B, 4 * bins, H, W)")
+    if classes < 1:
+        raise ValueError(f"{_OP}: cls_scores must have at least one class, got {tuple(first.shape)}")
+    if channels % 4:
+        raise ValueError(f"{_OP}: bbox_preds must have 4 * bins channels, got {channels}")
+    _check.num_bins(_OP, "the number of bins, a fourth of bbox_preds' channels,", channels // 4)
+    for stride in strides:
+        _check.number(_OP, "strides", stride, math.ulp(0.0))
+    _check_pyramid([x.shape[2:] for x in cls_scores], strides)
+
+
+def _check_pyramid(shapes: Sequence[Sequence[int]], strides: Sequence[float]) -> None:
+    """Levels of one image: in pixels their sizes differ by no more than a cell on either side, however rounded."""
+    for axis, name in ((0, "heights"), (1, "widths")):
+        cells = [shape[axis] for shape in shapes]
+        least = max((n - 2) * stride for n, stride in zip(cells, strides, strict=True))
+        most = min((n + 1) * stride for n, stride in zip(cells, strides, strict=True))
+        if least >= most:
+            raise ValueError(f"{_OP}: strides must fit the levels' {name} = {cells}, got {list(strides)}")
+
+
+def _checked_options(options: Options, bins: int) -> Options:
+    _check.number(_OP, "beta", options.beta, 0)
+    weights = options.loss_weights
+    if len(weights) != 3:
+        raise ValueError(f"{_OP}: loss_weights must be three numbers, got {weights}")
+    for weight in weights:
+        _check.number(_OP, "loss_weights", weight, -math.inf)
+    _check.number(_OP, "topk", options.topk, 1, 32)
+    _check.choice(_OP, "iou_kind", options.iou_kind, tuple(KINDS))
+    _check.number(_OP, "eps", options.eps, 0)
+    _check.number(_OP, "target_margin", options.target_margin, 0, bins - 1)
+    _check.number(_OP, "anchor_scale", options.anchor_scale, math.ulp(0.0))
+    _check.number(_OP, "center_offset", options.center_offset, -1e6, 1e6)
+    return options._replace(
+        beta=float(options.beta),
+        loss_weights=(float(weights[0]), float(weights[1]), float(weights[2])),
+        topk=int(options.topk),
+        eps=float(options.eps),
+        target_margin=float(options.target_margin),
+        anchor_scale=float(options.anchor_scale),
+        center_offset=float(options.center_offset),
+    )
