@@ -21,7 +21,7 @@ from measure import BACKWARD
 from report import Line
 
 LABELS, BARS, VALUES = 300, 420, 110  # widths of a chart's three parts, in pixels
-ROW, BAR, TOP, BOTTOM = 22, 9, 58, 46
+ROW, BAR, TOP, BOTTOM = 18, 7, 56, 42
 COLORS = ("#2166ac", "#b2182b", "#878787")
 STYLE = "font-family='Helvetica, Arial, sans-serif' fill='#222'"
 
@@ -84,7 +84,7 @@ def _legend(series: Sequence[str]) -> str:
 
 
 def _bar(bar: Bar, y: float, scale: _Scale) -> list[str]:
-    parts = [f"<text x='{LABELS - 8}' y='{y + 13}' {STYLE} font-size='12' text-anchor='end'>{escape(bar.label)}</text>"]
+    parts = [f"<text x='{LABELS - 8}' y='{y + 11}' {STYLE} font-size='12' text-anchor='end'>{escape(bar.label)}</text>"]
     thickness = 2 * BAR / len(bar.values)
     for i, (value, color) in enumerate(zip(bar.values, COLORS, strict=False)):
         if value is not None and value > 0:
@@ -92,7 +92,7 @@ def _bar(bar: Bar, y: float, scale: _Scale) -> list[str]:
             place = f"x='{LABELS}' y='{y + i * thickness:.1f}' width='{max(length, 1):.1f}' height='{thickness:.1f}'"
             parts.append(f"<rect {place} fill='{color}'/>")
     longest = max((scale.place(value) for value in bar.values if value is not None and value > 0), default=LABELS)
-    parts.append(f"<text x='{longest + 6:.1f}' y='{y + 13}' {STYLE} font-size='11'>{escape(bar.words)}</text>")
+    parts.append(f"<text x='{longest + 6:.1f}' y='{y + 11}' {STYLE} font-size='11'>{escape(bar.words)}</text>")
     return parts
 
 
@@ -131,7 +131,7 @@ def main_lines(content: dict[str, Any]) -> list[Line]:
 
 def source(content: dict[str, Any]) -> str:
     facts = content["machine"]
-    where = facts.get("gpu") or f"{facts['processor']}, {facts['threads']} threads"
+    where = facts.get("gpu") or f"{facts['processor']} ({facts['instruction_set']}), {facts['threads']} threads"
     return f"{where}; torch {facts['torch']}; gfl_ops {facts['commit']}, {facts['date']}"
 
 
@@ -140,6 +140,7 @@ def _label(line: Line) -> str:
 
 
 def speedups(content: dict[str, Any]) -> str:
+    """Of the large sizes; the small ones are a table in docs/performance.md."""
     bars = [
         Bar(
             _label(line),
@@ -147,7 +148,7 @@ def speedups(content: dict[str, Any]) -> str:
             f"{line.over_eager:.1f} x" + ("" if line.over_compile is None else f", {line.over_compile:.1f} x"),
         )
         for line in main_lines(content)
-        if line.over_eager is not None
+        if line.over_eager is not None and line.size != "small"
     ]
     series = ("over eager PyTorch", "over torch.compile")
     return svg(Chart("How many times faster, loss and gradient", source(content), series, bars, mark=1.0))

@@ -24,6 +24,14 @@ from report import Line
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ("README.md", "docs/performance.md")
+# The four rows that README opens with, and what each is in words.
+FIRST_SCREEN = {
+    ("quality_focal_loss", "44,800x80"): "Quality Focal Loss, 44,800 cells x 80 classes",
+    ("distribution_focal_loss", "80,000x17"): "Distribution Focal Loss, 80,000 edges x 17 bins",
+    ("gfl_loss", "2x7 gts"): "whole GFL loss, 2 images, 7 objects each",
+    ("postprocess", "N(-4,1)"): "post-processing with NMS, 1 image",
+}
+SPACE = "\u00a0"  # no line break between a figure and its unit
 BLOCK = re.compile(r"(<!-- figures: (\w+) of (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -41,16 +49,12 @@ def table(names: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
     return "\n".join(["| " + " | ".join(names) + " |", line, *("| " + " | ".join(row) + " |" for row in body), ""])
 
 
+def _digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
 def _ms(value: float | None) -> str:
-    return (
-        "-"
-        if value is None
-        else f"{value:.3f} ms"
-        if value < 1
-        else f"{value:.2f} ms"
-        if value < 100
-        else f"{value:.0f} ms"
-    )
+    return "-" if value is None else f"{_digits(value)}{SPACE}ms"
 
 
 def _times(value: float | None) -> str:
@@ -58,11 +62,30 @@ def _times(value: float | None) -> str:
 
 
 def _megabytes(value: int | None) -> str:
-    return "-" if value is None else f"{value / 1e6:.1f} MB" if value < 1e8 else f"{value / 1e6:.0f} MB"
+    return "-" if value is None else f"{value / 1e6:.{1 if value < 1e8 else 0}f}{SPACE}MB"
 
 
 def _source(content: dict[str, Any]) -> str:
     return f"\n{plot.source(content)}; `{' '.join(content['command'])}`\n"
+
+
+def summary(content: dict[str, Any]) -> str:
+    """The four rows of README's first screen."""
+    lines = {(line.op, line.shape): line for line in plot.main_lines(content)}
+    body = [
+        (
+            words,
+            _digits(line.eager_ms),
+            _digits(line.compile_ms),
+            f"**{_digits(line.ms)}**",
+            f"**{_times(line.over_eager)}**",
+            f"{_megabytes(line.eager_peak_bytes)} → **{_megabytes(line.peak_bytes)}**",
+        )
+        for key, words in FIRST_SCREEN.items()
+        for line in [lines[key]]
+    ]
+    names = ("time in ms", "eager", "compile", "gfl_ops", "vs. eager", "memory")
+    return table(names, body) + _source(content)
 
 
 def speed(content: dict[str, Any]) -> str:
@@ -112,7 +135,12 @@ def targets(content: dict[str, Any]) -> str:
     return table(("", "over eager", "over compile", "copies", "target"), body) + _source(content)
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"speed": speed, "small": small, "targets": targets}
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "summary": summary,
+    "speed": speed,
+    "small": small,
+    "targets": targets,
+}
 
 
 def main() -> None:
