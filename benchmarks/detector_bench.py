@@ -3,7 +3,7 @@
     python benchmarks/detector_bench.py                                             a small one on a CPU, R50 on a GPU
     python benchmarks/detector_bench.py --models gfl_r50_fpn --modes infer --size 800 1333
 
-`ours` is the detector as it is; `eager` the same network with the eager formulas (benchmarks/eager.py) for its loss
+`ours` is the detector as it is; `eager` the same network with the eager formulas (benchmarks/eager/) for its loss
 and its post-processing. A training step is forward, loss, backward and SGD; inference starts from uint8 images.
 `share` is the part of the step that its loss (with its backward), or post-processing, takes by itself, and of the peak
 memory likewise. `network` is the convolutional network alone on a ready batch, `convs` nothing but its convolutions.
@@ -21,16 +21,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import counting
-import eager
-import machine
-import progress
-import report_file
-import timing
 import torch
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from torch import Tensor, nn
 
 import gfl_ops
+from benchmarks.eager import measured
+from benchmarks.harness import counting, json_file, machine_facts, progress_bar, timing
 from gfl_ops import detector
 
 GTS = 7
@@ -65,14 +64,14 @@ class EagerCriterion(nn.Module):
 
     def forward(self, cls_scores: Any, bbox_preds: Any, targets: Any, valid_shapes: Tensor) -> dict[str, Tensor]:
         wide = ([x.float() for x in maps] for maps in (cls_scores, bbox_preds))
-        losses = eager.gfl_loss(*wide, targets, valid_shapes, strides=self.strides)
+        losses = measured.gfl_loss(*wide, targets, valid_shapes, strides=self.strides)
         return dict(zip(("loss_cls", "loss_bbox", "loss_dfl"), losses, strict=True))
 
 
 def eager_detect(outputs: Any, image_shapes: Tensor, scale_factors: Tensor, config: Any, with_edges: bool) -> Any:
     wide = [[x.float() for x in maps] for maps in (outputs.cls_scores, outputs.bbox_preds)]
     strides = detector.GFLHeadConfig().strides
-    found = eager.postprocess(*wide, strides, image_shapes.tolist(), scale_factors.tolist())
+    found = measured.postprocess(*wide, strides, image_shapes.tolist(), scale_factors.tolist())
     return [dict(zip(("boxes", "scores", "labels"), image, strict=True)) for image in found]
 
 
@@ -289,14 +288,14 @@ def main() -> None:
     content: dict[str, Any] = {
         "kind": "detector_bench",
         "command": ["detector_bench.py", *(Path(word).name for word in sys.argv[1:])],
-        "machine": machine.facts(options.device),
+        "machine": machine_facts.facts(options.device),
         "results": [],
     }
     print(", ".join(f"{name} {value}" for name, value in content["machine"].items()))
     print(f"backend: {gfl_ops._dispatch.choose('gfl_loss', options.device)[0]}")
     print(HEADER, flush=True)
     chosen = cases(options)
-    bar = progress.Progress(len(chosen))
+    bar = progress_bar.Progress(len(chosen))
     for case in chosen:
         bar.start(case.name)
         result = measure(case, options.seconds)
@@ -304,7 +303,7 @@ def main() -> None:
         content["results"].append(result)
         print("\n".join(lines(result)), flush=True)
         if options.json:
-            report_file.write_json(options.json, content)
+            json_file.write_json(options.json, content)
 
 
 if __name__ == "__main__":

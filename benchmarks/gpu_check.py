@@ -20,13 +20,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # started with -m or as a script
-import stages
-from ncu_counters import tool
-from stages import Stage
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
+from benchmarks import ROOT
+from benchmarks.harness import stages
+from benchmarks.harness.ncu_counters import tool
+from benchmarks.harness.stages import Stage
+
 TOTAL = 590.0
 # The package as installed, never the work tree's: its folder must not come first on the path.
 INSTALLED = "import sys; sys.path[:] = [p for p in sys.path if p not in ('', {root!r})]; "
@@ -40,8 +41,8 @@ def python(words: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", INSTALLED.format(root=str(ROOT)) + words, *arguments]
 
 
-def script(name: str, *arguments: str) -> list[str]:
-    return [sys.executable, str(HERE / name), *arguments]
+def program(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", f"benchmarks.{name}", *arguments]
 
 
 @functools.cache
@@ -91,25 +92,29 @@ def build_environment() -> dict[str, str]:
 
 
 def ncu_command(result: Path) -> list[str]:
-    return script("ncu_counters.py", "--json", str(result))
+    return program("harness.ncu_counters", "--json", str(result))
 
 
 def sanitizer_command(kind: str) -> Callable[[Path], Sequence[str]]:
     return lambda result: [
         *(tool("compute-sanitizer") or "compute-sanitizer", "--tool", kind, "--error-exitcode", "9"),
-        *("--kernel-name", "kernel_substring=gfl", *script("small_case.py")),
+        *("--kernel-name", "kernel_substring=gfl", *program("harness.every_op_once")),
     ]
 
 
-def _script(name: str, least: float, limit: float, file: str, *arguments: str) -> Stage:
+def _program(name: str, least: float, limit: float, name_of_program: str, *arguments: str) -> Stage:
     return Stage(
-        name, limit, lambda result: script(file, *arguments, "--json", str(result)), least=least, missing=no_gpu
+        name,
+        limit,
+        lambda result: program(name_of_program, *arguments, "--json", str(result)),
+        least=least,
+        missing=no_gpu,
     )
 
 
 def _bench(name: str, least: float, limit: float, *arguments: str) -> Stage:
-    """Of loss_bench.py; torch.compile has the large sizes alone, or it would take all the time."""
-    return _script(name, least, limit, "loss_bench.py", "--device", "cuda", *arguments)
+    """Of loss_bench; torch.compile has the large sizes alone, or it would take all the time."""
+    return _program(name, least, limit, "loss_bench", "--device", "cuda", *arguments)
 
 
 def _sanitizer(kind: str) -> Stage:
@@ -125,13 +130,13 @@ def table(force_build: bool) -> list[Stage]:
     no_build = no_gpu if force_build else no_build_needed
     return [
         Stage("build", 240, build_command, missing=no_build, environment=build_environment()),
-        _script("facts", 10, 60, "machine.py"),
+        _program("facts", 10, 60, "harness.machine_facts"),
         Stage("tests", 180, lambda result: python(PYTEST, *pytest_words), least=120, missing=no_gpu),
-        _script("capture", 30, 90, "capture_check.py"),
+        _program("capture", 30, 90, "harness.graph_capture"),
         _bench("bench", 90, 200, "--seconds", "0.3", "--sizes", "coco16", "dense"),
         _bench("bench_rest", 60, 120, "--seconds", "0.2", "--quick", "--sizes", "small", "yolo", "coco2", "lvis"),
         _bench("bench_half", 25, 60, "--seconds", "0.2", "--quick", "--sizes", "coco16", "--dtype", "bfloat16"),
-        _script("detector", 40, 90, "detector_bench.py", "--device", "cuda"),
+        _program("detector", 40, 90, "detector_bench", "--device", "cuda"),
         _sanitizer("memcheck"),
         _sanitizer("racecheck"),
         Stage("ncu", 90, ncu_command, least=40, missing=no_tool("ncu"), unable=REFUSED),
@@ -172,7 +177,7 @@ def main() -> None:
     options = parser.parse_args()
     chosen = [stage for stage in table(options.build) if options.only is None or stage.name in options.only]
     head = {"kind": "gpu_check", "gpu": gpu() or "no GPU", "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    runner = stages.Runner(options.out, head, options.minutes * 60)
+    runner = stages.Runner(options.out, head, options.minutes * 60, ROOT)
     print(f"gpu_check: {head['gpu']}", flush=True)
     runner.run(chosen, lambda words: print(words, flush=True))
     print("\n".join(summary(runner.content)))

@@ -4,7 +4,7 @@
     python benchmarks/loss_bench.py --quick              without torch.compile, whose C++ takes much of that time
     python benchmarks/loss_bench.py --sizes all --dtype bfloat16 --ops quality_focal_loss --json mine.json
 
-`eager` is the usual formulas in PyTorch (benchmarks/eager.py), `compile` the same under torch.compile, `ours` the
+`eager` is the usual formulas in PyTorch (benchmarks/eager/), `compile` the same under torch.compile, `ours` the
 backend named. All are checked against the eager formulas first, outputs and gradients, and then take turns over inputs
 that the caches do not hold, in several rounds through all rows; times are medians of the fastest quarter of their
 samples, ± half the distance between the quartiles of all. `copies` is our time in copies of the main input, taken in
@@ -24,17 +24,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import apart
-import columns
-import machine
-import measure
-import report
-import report_file
-import rounds
-import rows
 import torch
-from rows import Row
 
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.harness import columns, json_file, machine_facts, measurement, own_process, report, rounds, rows
+from benchmarks.harness.rows import Row
 from gfl_ops import _native
 
 ROUNDS = 6
@@ -112,17 +108,17 @@ def rounds_of(options: argparse.Namespace, left_out: list[str]) -> rounds.Rounds
     keeps it, and CUDA does not live through a fork."""
     chosen = chosen_columns(options)
     everywhere = options.backend is not None and "compile" in options.backend
-    apart_from_here = options.device == "cpu" and apart.is_possible()
-    begin: Callable[..., rounds.Subject] = apart.Here
-    if apart_from_here:
-        begin = functools.partial(apart.Apart, keeps_memory=options.malloc == "kept")
-    if apart_from_here and any(column.name == "compile" for column in chosen):
-        apart.prepare_to_compile()
+    in_own_processes = options.device == "cpu" and own_process.is_possible()
+    begin: Callable[..., rounds.Subject] = own_process.SameProcess
+    if in_own_processes:
+        begin = functools.partial(own_process.OwnProcess, keeps_memory=options.malloc == "kept")
+    if in_own_processes and any(column.name == "compile" for column in chosen):
+        own_process.prepare_to_compile()
 
     def make(task: rounds.Task) -> rounds.Subject | None:
         seconds = seconds_for(task.row, options)
         arguments = task.row, chosen, options.device, DTYPES[task.dtype], seconds, everywhere
-        subject = begin(measure.Measurement, *arguments)
+        subject = begin(measurement.Measurement, *arguments)
         if subject.call("has_ours"):
             return subject
         left_out.append(task.row.name)
@@ -130,7 +126,7 @@ def rounds_of(options: argparse.Namespace, left_out: list[str]) -> rounds.Rounds
         return None
 
     tasks = [rounds.Task(row, dtype) for row in chosen_rows(options) for dtype in options.dtype]
-    if not apart_from_here:
+    if not in_own_processes:
         return rounds.Rounds(tasks, make, rounds=1, at_once=1)
     return rounds.Rounds(tasks, make, rounds=ROUNDS // 2 if options.quick else ROUNDS, at_once=rounds.rows_at_once())
 
@@ -139,7 +135,7 @@ def run(options: argparse.Namespace) -> int:
     content: dict[str, Any] = {
         "kind": "loss_bench",
         "command": ["loss_bench.py", *(Path(word).name for word in sys.argv[1:])],  # without folders of this machine
-        "machine": machine.facts(options.device),
+        "machine": machine_facts.facts(options.device),
         "results": [],
     }
     print(", ".join(f"{name} {value}" for name, value in content["machine"].items()))
@@ -151,7 +147,7 @@ def run(options: argparse.Namespace) -> int:
         content["results"].append(result)
         print("\n".join(report.table(result, task.row)), flush=True)
         if options.json:
-            report_file.write_json(options.json, content)
+            json_file.write_json(options.json, content)
     finish(options, content, left_out, measured.failed)
     print(f"{len(content['results'])} rows in {time.monotonic() - start:.0f} s")
     if measured.interrupted:
@@ -169,9 +165,9 @@ def finish(options: argparse.Namespace, content: dict[str, Any], left_out: list[
     if options.csv:
         report.write_csv(options.csv, results)
     if options.plot:
-        import plot
+        from benchmarks.harness import charts
 
-        options.plot.write_text(plot.speedups(content))
+        options.plot.write_text(charts.speedups(content))
     if options.old is not None:
         print("\n".join(["", f"since {options.compare}:", *report.compare(options.old, results)]))
 

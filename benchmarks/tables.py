@@ -16,12 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import plot
-import report
-import rows
-from report import Line
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks import ROOT
+from benchmarks.harness import charts, report, rows
+from benchmarks.harness.report import Line
+
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ("README.md", "docs/performance.md")
 # The four rows that README opens with, and what each is in words.
@@ -66,12 +67,12 @@ def _megabytes(value: int | None) -> str:
 
 
 def _source(content: dict[str, Any]) -> str:
-    return f"\n{plot.source(content)}; `{' '.join(content['command'])}`\n"
+    return f"\n{charts.source(content)}; `{' '.join(content['command'])}`\n"
 
 
 def summary(content: dict[str, Any]) -> str:
     """The four rows of README's first screen."""
-    lines = {(line.op, line.shape): line for line in plot.main_lines(content)}
+    lines = {(line.op, line.shape): line for line in charts.main_lines(content)}
     body = [
         (
             words,
@@ -101,7 +102,7 @@ def speed(content: dict[str, Any]) -> str:
             _megabytes(line.eager_peak_bytes),
             _megabytes(line.peak_bytes),
         )
-        for line in plot.main_lines(content)
+        for line in charts.main_lines(content)
         if line.size != "small" and line.over_eager is not None
     ]
     names = ("", "eager", "compile", "gfl_ops", "over eager", "over compile", "eager's memory", "gfl_ops'")
@@ -111,7 +112,7 @@ def speed(content: dict[str, Any]) -> str:
 def small(content: dict[str, Any]) -> str:
     """The small sizes: how many times faster than eager."""
     lines: dict[str, dict[str, Line]] = {}
-    for line in plot.main_lines(content):
+    for line in charts.main_lines(content):
         if line.size == "small":
             lines.setdefault(line.op, {})[re.split(r"[x ]", line.shape)[0]] = line
     counts = ("8", "64", "512")
@@ -127,7 +128,7 @@ def targets(content: dict[str, Any]) -> str:
     """The design's targets beside what was measured."""
     wanted = {(row.op, row.shape): row.targets for row in rows.table()}
     body = []
-    for line in plot.main_lines(content):
+    for line in charts.main_lines(content):
         words = report.verdicts(line, wanted.get((line.op, line.shape), {})) if line.size != "small" else []
         measured = [_times(line.over_eager), _times(line.over_compile), report.cell(line.copies, 1)]
         if words:

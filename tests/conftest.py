@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-import triton_interpreter
-from case_maker import Case
-from cases import KINDS_OF_ARGUMENTS, TYPICAL
 
 import gfl_ops
-from gfl_ops import _native
+from tests.support import triton_interpreter  # noqa: F401  (before anything imports triton)
+from tests.support.backends import ASKED_FOR, BACKENDS, GPU, TRITON, Backend, native_is_built, needs_triton
+from tests.support.case_maker import Case
+from tests.support.cases import KINDS_OF_ARGUMENTS, TYPICAL
 
-# "host_cuda" runs the CUDA kernels' source, compiled for the host, on CPU tensors; "triton" the Triton kernels in
-# Triton's interpreter, "triton_cuda" the same compiled for the GPU.
-BACKENDS = [
-    "native",
-    "reference",
-    "host_cuda",
-    "triton",
-    pytest.param("cuda", marks=pytest.mark.gpu),
-    pytest.param("triton_cuda", marks=pytest.mark.gpu),
-]
-TRITON = ("triton", "triton_cuda")
-GPU = ("cuda", "triton_cuda")
 # The rows that a plain run has on Triton where they are not the typical ones; parity has other dtypes than float32.
 PLAIN_ON_TRITON: dict[str, list[str]] = {
     "test_parity": KINDS_OF_ARGUMENTS + TYPICAL,
@@ -35,43 +22,12 @@ PLAIN_ON_TRITON: dict[str, list[str]] = {
     "test_compile": [],  # test_compile_as_one_graph has the same graphs
     "test_autocast_changes_nothing": [],
 }
-ASKED_FOR = {"reference": "reference", "triton": "triton", "triton_cuda": "triton"}
-
-
-def only_backends(*, without: tuple[str, ...]) -> pytest.MarkDecorator:
-    """For a test that takes `backend` and means nothing on some of them."""
-    names = [b if isinstance(b, str) else b.values[0] for b in BACKENDS]
-    kept = [b for b, name in zip(BACKENDS, names, strict=True) if name not in without]
-    return pytest.mark.parametrize("backend", kept, indirect=True)
-
-
-@dataclass(frozen=True)
-class Backend:
-    name: str
-    device: str
-
-    @property
-    def is_native(self) -> bool:
-        return self.name != "reference"
-
-
-def native_is_built() -> bool:
-    return _native.core() is not None
 
 
 @pytest.fixture
 def needs_native() -> None:
     if not native_is_built():
         pytest.skip("gfl_ops is installed without its native core")
-
-
-def needs_triton(*, interpreted: bool) -> None:
-    if not triton_interpreter.IS_THERE:
-        pytest.skip("triton is not installed")
-    if interpreted != triton_interpreter.INTERPRETED:
-        pytest.skip("the Triton kernels are compiled in this run; TRITON_INTERPRET=1 interprets them")
-    if interpreted:
-        triton_interpreter.round_to_nearest_even()
 
 
 @pytest.fixture(params=BACKENDS)
@@ -85,7 +41,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
         if name in TRITON:
             needs_triton(interpreted=name == "triton")
         if name == "host_cuda":
-            import host_cuda
+            from tests.support import host_cuda
 
             stack.enter_context(host_cuda.route())
         stack.enter_context(gfl_ops.use_backend(ASKED_FOR.get(name, "native")))

@@ -23,7 +23,7 @@ struct Grid {
   int shared_bytes = 0;
 };
 
-// The shared memory that a launch asked for. (The launch and this are the two places where tests/cuda_shim/, which runs
+// The shared memory that a launch asked for. (The launch and this are the two places where tests/support/cuda_shim/, which runs
 // the kernels on a host, differs from CUDA.)
 template <class T>
 __device__ __forceinline__ T* dynamic_shared() {

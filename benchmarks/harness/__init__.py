@@ -1,0 +1,1 @@
+"""What the benchmarks' programs are made of; a file each."""

@@ -1,0 +1,194 @@
+"""One row of the table: checked, then timed in turns, then counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness import columns as columns_of
+from benchmarks.harness import counting, own_process, random_inputs, timing
+from benchmarks.harness.columns import Call, Column
+from benchmarks.harness.random_inputs import Inputs
+from benchmarks.harness.rows import Row
+
+FORWARD, BACKWARD = "forward", "forward+backward"
+ROTATED_BYTES = {"cpu": 96 << 20, "cuda": 256 << 20}  # more than the caches hold
+MOST_COPIES = 16
+MOST_KEPT_BYTES = 32 << 20  # of inputs: what larger ones free goes back to the system, which has other rows to serve
+COUNTED = ("eager", *columns_of.OURS)  # launches and waits on a GPU; each look costs a tenth of a second
+
+# Of a value, and of the largest value of its tensor: what the results may differ by.
+TOLERANCES = {
+    torch.float64: (1e-6, 1e-9),
+    torch.float32: (1e-3, 2e-6),
+    torch.bfloat16: (1e-2, 1e-4),
+    torch.float16: (2e-3, 1e-4),
+}
+
+
+class Mismatch(AssertionError):
+    """A column's result is not the reference's: it gets no figure."""
+
+
+def forward(call: Call, inputs: Inputs) -> Any:
+    with torch.no_grad():
+        return call(inputs)
+
+
+def step(row: Row, call: Call, inputs: Inputs) -> Tensor:
+    for leaf in row.leaves(inputs):
+        leaf.grad = None
+    loss = row.scalar(call(inputs))
+    loss.backward()
+    return loss
+
+
+def expected_of(row: Row, inputs: Inputs, device: str) -> list[Tensor]:
+    """The eager formulas' outputs and gradients in at least float32."""
+    dtype = row.leaves(inputs)[0].dtype if row.main else torch.float32
+    wide = row.on(inputs, device, torch.float64 if dtype == torch.float64 else torch.float32)
+    return results(row, columns_of.eager_call(row), wide)
+
+
+def results(row: Row, call: Call, inputs: Inputs) -> list[Tensor]:
+    found = random_inputs.tensors(forward(call, inputs))
+    if row.gradient:
+        step(row, call, inputs)
+        found += [leaf.grad for leaf in row.leaves(inputs) if leaf.grad is not None]
+    return [x.detach().double() for x in found]
+
+
+def check(row: Row, column: Column, found: list[Tensor], expected: list[Tensor], dtype: torch.dtype) -> None:
+    relative, absolute = TOLERANCES[dtype]
+    if column.name in columns_of.LIBRARIES and row.gradient:  # whose losses may be reduced otherwise
+        found, expected = found[-len(row.main) :], expected[-len(row.main) :]
+    if [x.shape for x in found] != [x.shape for x in expected]:
+        shapes = [[tuple(x.shape) for x in tensors] for tensors in (found, expected)]
+        raise Mismatch(f"{row.name}: {column.name} gives shapes {shapes[0]}, expected {shapes[1]}")
+    for got, truth in zip(found, expected, strict=True):
+        scale = float(truth.abs().max()) if truth.numel() else 0.0
+        excess = (got - truth).abs() - relative * truth.abs() - absolute * scale
+        if excess.numel() and not float(excess.max()) <= 0:
+            raise Mismatch(f"{row.name}: {column.name} is off by {float((got - truth).abs().max()):.3g} of {scale:.3g}")
+
+
+def copies_of(row: Row, rotated: list[Inputs]) -> timing.Step | None:
+    """Copies the main inputs, which is what reading and writing them once costs."""
+    sources = [[leaf.detach() for leaf in row.leaves(inputs)] for inputs in rotated]
+    if not sources[0]:
+        return None
+    copies = [[torch.empty_like(x) for x in source] for source in sources]
+
+    def copy(i: int) -> None:
+        for target, source in zip(copies[i % len(copies)], sources[i % len(sources)], strict=True):
+            target.copy_(source)
+
+    return copy
+
+
+class Measurement:
+    """Of a row: made and checked, timed in one stretch or in several between which others have theirs, then counted."""
+
+    def __init__(
+        self,
+        row: Row,
+        chosen: list[Column],
+        device: str,
+        dtype: torch.dtype,
+        seconds: float,
+        everywhere: bool = False,
+    ) -> None:
+        self._row, self._device, self._dtype, self._seconds = row, device, dtype, seconds
+        columns = [column for column in chosen if not columns_of.without(row, column, everywhere)]
+        found = {column: column.call(row, device) for column in columns}
+        self._calls = {column: call for column, call in found.items() if call is not None}
+        self._turns = timing.Turns(device)
+        if not self.has_ours():
+            return
+        torch.manual_seed(0)
+        self._inputs = row.on(row.make(), device, dtype)
+        expected = expected_of(row, self._inputs, device)
+        for column, call in self._calls.items():
+            if column.name != "eager":  # what is expected came from it
+                check(row, column, results(row, call, self._inputs), expected, dtype)
+        self._without_gradients()
+
+    def has_ours(self) -> bool:
+        return any(column.ours for column in self._calls)
+
+    def turn(self, share: float = 1.0) -> None:
+        """Goes on until that share of the time has passed. The inputs' copies, whose places in memory are chance, are
+        made anew for each stretch and do not outlast it."""
+        if self._turns.are_due(self._seconds, share):
+            self._stretch(share)
+            if self._bytes() > MOST_KEPT_BYTES:
+                own_process.give_memory_back()
+
+    def _stretch(self, share: float) -> None:
+        rotated = self._rotation()
+        steps: dict[str, timing.Step] = {}
+        for part, named in self._runs().items():
+            for name, run in named.items():
+                steps[f"{part} {name}"] = lambda i, run=run: run(rotated[i % len(rotated)])
+        copy = copies_of(self._row, rotated)
+        if copy is not None:
+            steps["copy"] = copy
+        self._turns.run(steps, self._seconds, share, warm_up=max(3, 2 * len(rotated)))
+
+    def is_measured(self) -> bool:
+        return bool(self._turns.samples)
+
+    def result(self) -> dict[str, Any]:
+        """Milliseconds, spread and counts by pass and column."""
+        row, samples = self._row, dict(self._turns.samples)
+        copy = samples.pop("copy", None)
+        return {
+            "op": row.op,
+            "shape": row.shape,
+            "size": row.size,
+            "dtype": str(self._dtype).removeprefix("torch."),
+            "device": self._device,
+            "bytes": self._bytes(),
+            "copy_ms": None if copy is None else timing.figures(copy)["ms"],
+            "passes": {
+                part: {
+                    name: timing.figures(samples[f"{part} {name}"]) | self._counted(name, run)
+                    for name, run in named.items()
+                }
+                for part, named in self._runs().items()
+            },
+        }
+
+    def _runs(self) -> dict[str, dict[str, Call]]:
+        row = self._row
+        runs: dict[str, dict[str, Call]] = {FORWARD: {}}
+        if row.gradient:
+            runs[BACKWARD] = {}
+        for column, call in self._calls.items():
+            runs[FORWARD][column.name] = lambda inputs, call=call: forward(call, inputs)
+            if row.gradient:
+                runs[BACKWARD][column.name] = lambda inputs, call=call: step(row, call, inputs)
+        return runs
+
+    def _bytes(self) -> int:
+        return sum(leaf.nbytes for leaf in self._row.leaves(self._inputs))
+
+    def _rotation(self) -> list[Inputs]:
+        """Enough copies of the inputs that none is still cached when its turn comes again."""
+        size = self._bytes()
+        count = min(MOST_COPIES, max(1, ROTATED_BYTES[self._device] // size)) if size > 1 << 20 else 1
+        return [self._row.on(self._inputs, self._device, self._dtype) for _ in range(count)]
+
+    def _counted(self, name: str, run: Call) -> dict[str, int]:
+        self._without_gradients()  # or the first thing that is counted would be its release
+        found = {"peak_bytes": counting.peak_bytes(lambda: run(self._inputs), self._device)}
+        if self._device == "cuda" and name in COUNTED:
+            calls = counting.cuda_calls(lambda: run(self._inputs))
+            found |= {"launches": calls.launches, "syncs": calls.syncs}
+        return found
+
+    def _without_gradients(self) -> None:
+        for leaf in random_inputs.tensors(list(self._inputs.values())):
+            leaf.grad = None

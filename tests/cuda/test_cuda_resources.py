@@ -1,0 +1,119 @@
+"""The compiled CUDA kernels, read where there is no GPU: registers, spills, wide accesses, instructions per element.
+
+`pytest -s tests/cuda/test_cuda_resources.py` prints the tables.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.support import cubins
+
+FOR_EACH_ARCHITECTURE = pytest.mark.parametrize("architecture", cubins.ARCHITECTURES)
+
+
+def kernels_of(architecture: int) -> list[cubins.Kernel]:
+    return [kernel for kernel in cubins.kernels() if kernel.architecture == architecture]
+
+
+def kernel(architecture: int, name: str) -> cubins.Kernel:
+    return next(kernel for kernel in kernels_of(architecture) if kernel.name == name)
+
+
+@FOR_EACH_ARCHITECTURE
+def test_no_spill_and_no_stack_frame(architecture: int) -> None:
+    found = kernels_of(architecture)
+    print(f"\nsm_{architecture}: registers, stack, spilled and static shared bytes")
+    for k in sorted(found, key=lambda k: (k.source, k.name)):
+        print(f"{k.registers:5} {k.stack:5} {k.spilled:5} {k.shared:6}  {k.name}")
+    assert len(found) > 100
+    assert {k.name: (k.stack, k.spilled) for k in found if k.stack or k.spilled} == {}
+
+
+@FOR_EACH_ARCHITECTURE
+def test_registers_leave_room_for_enough_threads(architecture: int) -> None:
+    """A multiprocessor has 65,536: 1,024 threads of the usual dense losses, 768 of any other kernel but in double."""
+    for k in kernels_of(architecture):
+        usual = k.name.startswith("class_loss_flat") and "Square" in k.name and "Probability" not in k.name
+        most = 168 if k.is_double else 64 if usual else 80
+        assert k.registers <= most, k.name
+
+
+@FOR_EACH_ARCHITECTURE
+def test_no_local_memory(architecture: int) -> None:
+    for k in kernels_of(architecture):
+        local = [text for text in cubins.code(k) if "LDL" in text or "STL" in text]
+        assert not local, k.name
+
+
+@FOR_EACH_ARCHITECTURE
+def test_hot_kernels_move_16_bytes_at_a_time(architecture: int) -> None:
+    staged = [
+        f"{op}_kernel<{dtype}, {bins}, {grad}>"
+        for op in ("distribution_focal_loss", "integral", "distribution_box_loss")
+        for dtype in ("float", "bfloat16", "float16")
+        for bins in (0, 17)
+        for grad in ("false", "true")
+    ]
+    dense = [
+        k.name
+        for k in kernels_of(architecture)
+        if k.name.startswith(("class_loss_flat", "multilevel_class_loss_kernel"))
+    ]
+    found = [k.name for k in kernels_of(architecture) if k.name.startswith(("count_kernel", "collect_kernel"))]
+    assert len(found) == 14  # seven pairs of types
+    boxes = [f"iou_loss_kernel<float, {kind}>" for kind in range(4)]
+    scale = [f"scale_kernel<{dtype}>" for dtype in ("double", "float", "bfloat16", "float16")]
+    for name in [*staged, *dense, *found, *boxes, *scale]:
+        code = cubins.code(kernel(architecture, name))
+        assert any("LDG.E.128" in text for text in code), name
+        if name.endswith("true>") or name in boxes or name in scale:
+            assert any("STG.E.128" in text for text in code), name
+    cleared = [k for k in kernels_of(architecture) if re.match(r"positive_boxes_kernel<.*, true>", k.name)]
+    assert len(cleared) == 7
+    for k in cleared:
+        assert any("STG.E.128" in text for text in cubins.code(k)), k.name
+
+
+# What an H200 issues in the time that an element takes in memory (DESIGN: 31 instructions and 3.9 special functions for
+# each 4 bytes), and what the kernels need. A half type's loss is a forward and a backward, of which the first reads 2
+# bytes and is not bound by memory; both together move 6, in whose time 46.5 are issued.
+ROWS = "class_loss_flat<{}, QualityFocal<Square>, false, {}>"
+MAPS = "multilevel_class_loss_kernel<{}, QualityFocal<Square>, {}>"
+# kernel, dtype, kLoss and kGrad, bytes that an element moves, vectors in flight, the most instructions
+DENSE_PASSES = [
+    (ROWS, "float", "true, false", 4, 4, 31.0),
+    (ROWS, "float", "true, true", 8, 4, 39.0),
+    (ROWS, "float", "false, true", 8, 4, 36.0),
+    (ROWS, "bfloat16", "true, false", 2, 4, 24.0),
+    (ROWS, "bfloat16", "false, true", 4, 4, 29.5),
+    (ROWS, "float16", "true, false", 2, 4, 23.0),
+    (ROWS, "float16", "false, true", 4, 4, 29.0),
+    (MAPS, "float", "true, false", 4, 4, 28.0),
+    (MAPS, "float", "true, true", 8, 4, 37.0),
+    (MAPS, "float", "false, true", 8, 4, 35.0),
+    (MAPS, "bfloat16", "true, false", 2, 4, 22.0),
+    (MAPS, "bfloat16", "false, true", 4, 2, 29.5),
+    (MAPS, "float16", "true, false", 2, 4, 21.5),
+    (MAPS, "float16", "false, true", 4, 2, 29.0),
+]
+
+
+@FOR_EACH_ARCHITECTURE
+@pytest.mark.parametrize(("name", "dtype", "purpose", "moved", "vectors", "most"), DENSE_PASSES)
+def test_instructions_of_the_dense_pass(
+    architecture: int, name: str, dtype: str, purpose: str, moved: int, vectors: int, most: float
+) -> None:
+    loop = cubins.loop_through(kernel(architecture, name.format(dtype, purpose)), r"LDG\.E\.128")
+    loads = loop.count(r"LDG\.E\.128")
+    elements = loads * 16 // (4 if dtype == "float" else 2)
+    instructions = len(loop.instructions) / elements
+    special = loop.count("MUFU") / elements
+    room = 31 * moved / 4
+    print(f"\nsm_{architecture} {dtype} <{purpose}>: {instructions:.1f} instructions an element, room for {room:.0f}")
+    assert loads == vectors
+    assert special == 2  # one exponential and one reciprocal
+    assert instructions <= most
+    assert loop.count("STG.E.128") == (loads if purpose.endswith("true") else 0)

@@ -1,0 +1,89 @@
+"""The CUDA kernels on the host under the sanitizers, and what the shim promises about them.
+
+Their values are checked elsewhere: the whole suite runs over them as the `host_cuda` backend.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import gfl_ops
+from tests.support import host_cuda
+
+# Sixteen byte loads, shared memory and shuffles are in all of these; generalized_focal_loss and scale have no barrier
+# but that of the sum.
+OPS_WITH_BARRIERS = [
+    *("class_loss", "distribution_focal_loss", "integral", "iou", "distribution_box_loss"),
+    *("atss_assign", "multilevel_class_loss", "positives"),
+    *("nms", "postprocess"),
+    "large",
+]
+OPS = [*OPS_WITH_BARRIERS, "generalized_focal_loss", "scale"]
+LONG = ("postprocess",)  # nine launches a case
+
+
+def needs_sanitizer(name: str, folder: Path) -> None:
+    source = folder / "probe.cpp"
+    source.write_text("int main() { return 0; }\n")
+    command = [host_cuda.compiler(), f"-fsanitize={name}", str(source), "-o", str(folder / "probe")]
+    if subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip(f"the compiler has no runtime for -fsanitize={name}")
+
+
+def drive(driver: Path, op: str, cases: int) -> None:
+    environment = os.environ | {
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "TSAN_OPTIONS": "halt_on_error=1",
+    }
+    command = [str(driver), op, str(cases)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if "unexpected memory mapping" in done.stderr:  # ThreadSanitizer against a kernel that scatters addresses widely
+        if shutil.which("setarch") is None:
+            pytest.skip("ThreadSanitizer does not run here: unexpected memory mapping")
+        done = subprocess.run(["setarch", "-R", *command], capture_output=True, text=True, env=environment)
+        if "unexpected memory mapping" in done.stderr or "Operation not permitted" in done.stderr:
+            pytest.skip("ThreadSanitizer does not run here: unexpected memory mapping")
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert done.stdout.endswith(" cases\n")
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_kernels_under_address_and_undefined_behavior_sanitizer(op: str, tmp_path: Path) -> None:
+    needs_sanitizer("address,undefined", tmp_path)
+    drive(host_cuda.build("address"), op, 40 if op in LONG else 200)
+
+
+@pytest.mark.parametrize("op", OPS_WITH_BARRIERS)
+def test_kernels_under_thread_sanitizer(op: str, tmp_path: Path) -> None:
+    needs_sanitizer("thread", tmp_path)
+    drive(host_cuda.build("thread"), op, 1 if op in LONG else 5)
+
+
+def test_route_runs_the_cuda_kernels() -> None:
+    core = host_cuda.module()
+    assert core.has_cuda()
+    assert core.cuda_architectures() == "host"
+    with host_cuda.route():
+        inside, device = gfl_ops._native.core_for(torch.zeros(1))
+    assert inside is core
+    assert device[0] == 1
+
+
+def test_a_missing_device_is_an_error_with_words() -> None:
+    data, factor = torch.ones(4), torch.full((), 2.0)
+    with pytest.raises(RuntimeError, match="CUDA device 3: cudaSetDevice: invalid device ordinal"):
+        host_cuda.module().scale_gradient((1, 3, 0), data.data_ptr(), 1, 4, factor.data_ptr())
+    assert torch.equal(data, torch.ones(4))
+
+
+def test_the_launch_helper_is_the_only_place_with_a_launch() -> None:
+    folder = host_cuda.ROOT / "csrc"
+    places = {path.relative_to(folder) for path in folder.rglob("*.*") if "<<<" in path.read_text()}
+    assert places == {Path("cuda/launch.h")}
