@@ -17,12 +17,9 @@ import torch
 from torch import profiler
 from torch.autograd import DeviceType
 
-LAUNCHES = (
-    *("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaLaunchCooperativeKernel"),
-    *("cudaMemcpyAsync", "cudaMemsetAsync", "cudaGraphLaunch"),
-)
 _WAITS = re.compile("(cuda|cu[A-Z]).*Synchronize|cudaMemcpy|cudaFree")
 _RANGE = "gfl_ops counted call"
+_NO_WORK = ("Context Sync", "Event Sync", "Stream Sync", "Stream Wait Event")  # among what the device records
 
 
 @dataclass(frozen=True)
@@ -84,13 +81,33 @@ def memory_of(changes: Iterable[int]) -> Memory:
     return Memory(peak, tuple(blocks))
 
 
+class NothingLaunched(RuntimeError):
+    """What the profiler saw is not what ran: a count of 0 would meet any target."""
+
+
 @dataclass(frozen=True)
-class Calls:
-    launches: int  # of kernels, copies and fills
-    syncs: int  # the host waited for the device
+class Profile:
+    """What a call did on a GPU."""
+
+    on_device: tuple[tuple[str, float], ...]  # kernels, copies and fills in order, each with its microseconds
+    on_host: tuple[str, ...]  # calls of CUDA's runtime and driver, and of torch's operators
+
+    @property
+    def launches(self) -> int:
+        return len(self.on_device)
+
+    @property
+    def syncs(self) -> int:
+        """How often the host waited for the device."""
+        return sum(_WAITS.fullmatch(name) is not None for name in self.on_host)
+
+    @property
+    def milliseconds(self) -> float:
+        """Of the device's work alone, without the gaps in which it waits for the next launch."""
+        return sum(microseconds for _, microseconds in self.on_device) / 1e3
 
 
-def cuda_calls(run: Callable[[], Any]) -> Calls:
+def cuda_profile(run: Callable[[], Any]) -> Profile:
     """Of one call, once warm."""
     activities = [profiler.ProfilerActivity.CPU, profiler.ProfilerActivity.CUDA]
     torch.cuda.synchronize()
@@ -98,19 +115,25 @@ def cuda_calls(run: Callable[[], Any]) -> Calls:
         with profiler.record_function(_RANGE):
             run()
         torch.cuda.synchronize()
-    events = profile.events()
-    inside = next(event.time_range for event in events if event.name == _RANGE)
-    return calls_of(
-        event.name
+    return profile_of(profile.profiler.kineto_results.events())
+
+
+def profile_of(events: Iterable[Any]) -> Profile:
+    """Launches are counted where they run, by the device's own record: a program may launch by functions that this
+    torch's profiler has no name for, and it leaves those out."""
+    events = sorted(events, key=lambda event: event.start_ns())
+    call = next(event for event in events if event.name() == _RANGE and event.device_type() == DeviceType.CPU)
+    end = call.start_ns() + call.duration_ns()
+    on_device = tuple(
+        (event.name(), event.duration_ns() / 1e3)
         for event in events
-        if event.device_type == DeviceType.CPU and inside.start <= event.time_range.start <= inside.end
+        if event.device_type() == DeviceType.CUDA and event.name() != _RANGE and event.name() not in _NO_WORK
     )
-
-
-def calls_of(names: Iterable[str]) -> Calls:
-    """From the names of the runtime's functions that were called."""
-    launches = syncs = 0
-    for name in names:
-        launches += name in LAUNCHES
-        syncs += _WAITS.fullmatch(name) is not None
-    return Calls(launches, syncs)
+    if not on_device:
+        raise NothingLaunched("the profiler saw no kernel, copy or fill on the device")
+    on_host = tuple(
+        event.name()
+        for event in events
+        if event.device_type() == DeviceType.CPU and call.start_ns() <= event.start_ns() <= end
+    )
+    return Profile(on_device, on_host)

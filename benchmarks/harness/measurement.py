@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,6 +44,17 @@ def step(row: Row, call: Call, inputs: Inputs) -> Tensor:
     loss = row.scalar(call(inputs))
     loss.backward()
     return loss
+
+
+def gradients(row: Row, call: Call, inputs: Inputs, incoming: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Loss and gradient and nothing else: `step` also adds the losses up, and fills a one to begin with."""
+    return torch.autograd.grad(row.losses(call(inputs)), row.leaves(inputs), incoming)
+
+
+def ones(row: Row, call: Call, inputs: Inputs) -> list[Tensor]:
+    """Gradients that come in: one for each loss of the row."""
+    with torch.no_grad():
+        return [torch.ones_like(loss) for loss in row.losses(call(inputs))]
 
 
 def expected_of(row: Row, inputs: Inputs, device: str) -> list[Tensor]:
@@ -154,7 +166,7 @@ class Measurement:
             "copy_ms": None if copy is None else timing.figures(copy)["ms"],
             "passes": {
                 part: {
-                    name: timing.figures(samples[f"{part} {name}"]) | self._counted(name, run)
+                    name: timing.figures(samples[f"{part} {name}"]) | self._counted(part, name, run)
                     for name, run in named.items()
                 }
                 for part, named in self._runs().items()
@@ -181,13 +193,21 @@ class Measurement:
         count = min(MOST_COPIES, max(1, ROTATED_BYTES[self._device] // size)) if size > 1 << 20 else 1
         return [self._row.on(self._inputs, self._device, self._dtype) for _ in range(count)]
 
-    def _counted(self, name: str, run: Call) -> dict[str, int]:
+    def _counted(self, part: str, name: str, run: Call) -> dict[str, int]:
         self._without_gradients()  # or the first thing that is counted would be its release
         found = {"peak_bytes": counting.peak_bytes(lambda: run(self._inputs), self._device)}
         if self._device == "cuda" and name in COUNTED:
-            calls = counting.cuda_calls(lambda: run(self._inputs))
-            found |= {"launches": calls.launches, "syncs": calls.syncs}
+            profile = counting.cuda_profile(self._bare_run(part, name))
+            found |= {"launches": profile.launches, "syncs": profile.syncs}
         return found
+
+    def _bare_run(self, part: str, name: str) -> Callable[[], Any]:
+        """The pass without what this benchmark adds to it."""
+        (call,) = (call for column, call in self._calls.items() if column.name == name)
+        if part == FORWARD:
+            return lambda: forward(call, self._inputs)
+        incoming = ones(self._row, call, self._inputs)
+        return lambda: gradients(self._row, call, self._inputs, incoming)
 
     def _without_gradients(self) -> None:
         for leaf in random_inputs.tensors(list(self._inputs.values())):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,7 @@ class Row:
     kwargs: dict[str, Any] = field(default_factory=dict)
     ours: Callable[..., Any] | None = None  # where it is not the function of that name
     scalar: Callable[[Any], Tensor] = lambda result: result if result.ndim == 0 else result.sum()
+    losses: Callable[[Any], Sequence[Tensor]] = lambda result: (result,)  # what a gradient comes into
     standard: bool = False  # in the default run on a CPU
     compiled: bool = False  # torch.compile too, unless it is asked for everywhere
     targets: dict[str, Target] = field(default_factory=dict)  # by device
@@ -81,8 +82,8 @@ def _box_scalar(result: Any) -> Tensor:
     return 2.0 * result[0] + 0.25 * result[1]
 
 
-def _losses_scalar(result: Any) -> Tensor:
-    return sum(result[name] for name in random_head.LOSSES) if isinstance(result, dict) else sum(result)  # type: ignore
+def _three_of(result: Any) -> tuple[Tensor, ...]:
+    return tuple(result[name] for name in random_head.LOSSES) if isinstance(result, dict) else tuple(result)
 
 
 def _three_losses(**arguments: Any) -> dict[str, Tensor]:
@@ -101,7 +102,8 @@ def _whole_loss(
         ("cls_scores", "bbox_preds"),
         kwargs={"strides": STRIDES},
         ours=_three_losses,
-        scalar=_losses_scalar,
+        scalar=lambda result: sum(_three_of(result)),  # type: ignore[arg-type,return-value]
+        losses=_three_of,
         **options,
     )
 
@@ -178,6 +180,7 @@ def _elementwise(
             EDGES,
             kwargs=STRIDE,
             scalar=_box_scalar,
+            losses=lambda result: result[:2],
             **options,
         ),
     ]

@@ -11,12 +11,14 @@ import resource
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 
 import gfl_ops
 from benchmarks import detector_bench, loss_bench, tables
@@ -326,10 +328,53 @@ def test_peak_of_changes() -> None:
     assert counting.memory_of([-5, 3]) == counting.Memory(0, (3,))
 
 
-def test_calls_of_the_runtime() -> None:
-    names = ["aten::add", "cudaLaunchKernel", "cuLaunchKernelEx", "cudaMemcpyAsync", "cudaStreamSynchronize"]
-    assert counting.calls_of(names) == counting.Calls(launches=3, syncs=1)
-    assert counting.calls_of(["custom::Synchronize", "cudaStreamIsCapturing"]) == counting.Calls(0, 0)
+@dataclass(frozen=True)
+class Event:
+    """As the profiler gives them."""
+
+    of: str
+    device: DeviceType
+    start: int
+    nanoseconds: int = 1000
+
+    def name(self) -> str:
+        return self.of
+
+    def device_type(self) -> DeviceType:
+        return self.device
+
+    def start_ns(self) -> int:
+        return self.start
+
+    def duration_ns(self) -> int:
+        return self.nanoseconds
+
+
+def test_launches_are_counted_on_the_device_and_waits_on_the_host() -> None:
+    """Not by the names of what launches them: one that the profiler does not know leaves no trace on the host."""
+    host = ["aten::add", "cudaMemcpyAsync", "cudaStreamSynchronize", "custom::Synchronize", "cudaStreamIsCapturing"]
+    device = [("Memcpy DtoD", 2000), ("void gfl::cuda::scale_kernel<float>()", 3000), ("Stream Sync", 10)]
+    events = [Event("gfl_ops counted call", DeviceType.CPU, 100, 50)]
+    events += [Event(name, DeviceType.CPU, 100 + i) for i, name in enumerate(host)]
+    events += [Event(name, DeviceType.CUDA, 400 - i, time) for i, (name, time) in enumerate(device)]
+    events += [Event("gfl_ops counted call", DeviceType.CUDA, 300), Event("cudaDeviceSynchronize", DeviceType.CPU, 160)]
+    profile = counting.profile_of(reversed(events))
+    assert profile.on_device == (("void gfl::cuda::scale_kernel<float>()", 3.0), ("Memcpy DtoD", 2.0))
+    assert (profile.launches, profile.syncs, profile.milliseconds) == (2, 1, 0.005)
+
+
+def test_a_count_without_a_launch_is_an_error() -> None:
+    with pytest.raises(counting.NothingLaunched):
+        counting.profile_of(
+            [Event("gfl_ops counted call", DeviceType.CPU, 100), Event("aten::add", DeviceType.CPU, 101)]
+        )
+
+
+def test_the_profilers_own_events_are_read() -> None:
+    with torch.profiler.profile() as profile, torch.profiler.record_function("gfl_ops counted call"):
+        torch.ones(3) + 1
+    with pytest.raises(counting.NothingLaunched):  # the range and the times are there
+        counting.profile_of(profile.profiler.kineto_results.events())
 
 
 # ---- detector_bench.py -----------------------------------------------------------------------------------
