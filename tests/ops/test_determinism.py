@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -109,6 +112,53 @@ def test_every_instruction_set(case: Case, dtype: torch.dtype, needs_native) -> 
             got = run_case(gfl_ops, case, inputs).named()
         for name, x in got.items():
             assert_close(name, x, truth[name], eager[name], COMPUTE_DTYPE[dtype], case.scale)
+
+
+def agrees_everywhere(case: Case) -> bool:
+    """Whether float32 has no exponential here. docs/numerics.md has the same list."""
+    plain_beta = case.op == "generalized_focal_loss" and case.kwargs.get("beta", 2.0) == 2.0
+    return plain_beta or case.op in ("iou_loss", "giou_loss", "diou_loss", "ciou_loss", "box_iou")
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if not case.large or agrees_everywhere(case)], ids=lambda c: c.id
+)
+def test_instruction_sets_agree_bit_for_bit(case: Case, needs_native) -> None:
+    """All of them in float64; AVX2 and AVX-512 also in float32, where neither takes an exponential."""
+    compared = [(torch.float64, ISAS)] * (not case.large) + [(torch.float32, ISAS[1:])] * agrees_everywhere(case)
+    for dtype, isas in compared:
+        found = []
+        for isa in isas:
+            with gfl_ops.use_backend("native"), instruction_set(isa) as there:
+                if there:
+                    found.append(bits(case, dtype, "cpu"))
+        for other in found[1:]:
+            assert_same_bits(found[0], other)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_probabilities_are_rounded_correctly(isa: str, needs_native) -> None:
+    """Over n equal logits, and nothing else, each has the float next to 1 / n."""
+    numbers = torch.arange(3, 257)
+    logits = torch.where(torch.arange(256) < numbers[:, None], 0.0, -torch.inf).requires_grad_()
+    with gfl_ops.use_backend("native"), instruction_set(isa) as there:
+        if not there:
+            pytest.skip(f"this build or CPU has no {isa}")
+        gfl_ops.distribution_focal_loss(logits, torch.full((len(numbers),), 0.5), reduction="sum").backward()
+    assert logits.grad is not None
+    expected = torch.where(logits.detach() == 0, (1 / numbers.double()).float()[:, None], 0.0)
+    assert torch.equal(logits.grad[:, 2:], expected[:, 2:])  # the target is between the first two bins
+
+
+def test_no_approximate_instruction(needs_native) -> None:
+    """What they give is the processor's own, and would reach a result."""
+    objdump = shutil.which("objdump")
+    if objdump is None:
+        pytest.skip("no objdump on this machine")
+    command = [objdump, "--disassemble", "--no-show-raw-insn", str(_native.core().__file__)]
+    code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"\b(v?divps|fdiv)\b", code), "the kernels divide, so this is not their code"
+    assert set(re.findall(r"\b(?:v?rcp|v?rsqrt|frecp|frsqrt)[0-9a-z]*\b", code)) == set()
 
 
 def test_unknown_instruction_set(needs_native) -> None:
