@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from ..detector import build, get_config, list_models
+from ..detector.command.options import option, positional, read
+from ..detector.command.printing import print_json, progress, table
+from ..detector.command.running import EXIT_FAILED, Command
+from ..detector.command.shared import Split
 from ..detector.data import CheckReport, check, open_split
-from . import common
-from .main import EXIT_FAILED
 
 
-def add_check_data(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("check-data", help="look for what is wrong with a data set")
-    parser.set_defaults(run=_check_data)
-    parser.add_argument("data", type=Path, metavar="DIR", help="folder in COCO's format")
-    parser.add_argument("--split", choices=("train", "val", "test"), help="(default: train and val)")
-    parser.add_argument("--classes", metavar="A,B")
-    parser.add_argument("--headers", action="store_true", help="read the images' headers alone: faster, finds less")
-    parser.add_argument("--show", type=common.natural, default=20, metavar="N", help="findings to list (%(default)s)")
-    parser.add_argument("--json", action="store_true")
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class JsonOptions:
+    section: ClassVar[str] = "output"
+    json: bool = option("print JSON", False)
 
 
-def _check_data(options: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class CheckDataOptions(JsonOptions):
+    section: ClassVar[str] = "data"
+    data: Path = positional("folder in COCO's format", metavar="DIR")
+    split: Split | None = option("the part of the data set (default: train and val)")
+    classes: tuple[str, ...] | None = option("use only these classes, in this order")
+    headers: bool = option("read the images' headers alone: faster, finds less", False)
+    show: int = option("how many findings to list", 20)
+
+
+def _check_data(arguments: argparse.Namespace) -> int:
     """Exit code 1 where something would stop a training run."""
-    classes = options.classes.split(",") if options.classes else None
+    options = read(CheckDataOptions, arguments)
     reports = {}
     for split in [options.split] if options.split else ["train", "val"]:
-        data = open_split(options.data, split, classes=classes, skip_bad=True)
-        bar = common.progress(split, len(data), quiet=options.json, unit="img")
+        data = open_split(options.data, split, classes=options.classes, skip_bad=True)
+        bar = progress(split, len(data), quiet=options.json, unit="img")
         reports[split] = check(data, read_images=not options.headers, progress=bar)
     if options.json:
-        common.print_json({split: report.as_json() for split, report in reports.items()})
+        print_json({split: report.as_json() for split, report in reports.items()})
     else:
         print("\n\n".join(_describe(split, report, options.show) for split, report in reports.items()))
     return EXIT_FAILED if any(report.fatal for report in reports.values()) else 0
@@ -58,16 +64,9 @@ def _describe(split: str, report: CheckReport, shown: int) -> str:
     return "\n".join(lines)
 
 
-def add_models(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("models", help="the models of the zoo")
-    parser.set_defaults(run=_models)
-    parser.add_argument("--json", action="store_true")
-    return parser
-
-
-def _models(options: argparse.Namespace) -> int:
-    if options.json:
-        common.print_json({name: asdict(get_config(name)) for name in list_models()})
+def _models(arguments: argparse.Namespace) -> int:
+    if read(JsonOptions, arguments).json:
+        print_json({name: asdict(get_config(name)) for name in list_models()})
         return 0
     rows = []
     for name in list_models():
@@ -78,23 +77,21 @@ def _models(options: argparse.Namespace) -> int:
         length = f"{recipe.iterations} it" if recipe.iterations is not None else f"{recipe.epochs} epochs"
         published = f"{config.published.ap}" if config.published is not None else "-"
         rows.append([name, f"{count:.1f} M", "-".join(map(str, sides)), length, str(recipe.batch_size), published])
-    print(common.table(["model", "parameters", "short side", "recipe", "batch", "published AP"], rows))
+    print(table(["model", "parameters", "short side", "recipe", "batch", "published AP"], rows))
     print("The AP is COCO's, as others published it for their weights.")
     return 0
 
 
-def add_info(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("info", help="which kernels run on which device, and why")
-    parser.set_defaults(run=_info)
-    parser.add_argument("--json", action="store_true")
-    return parser
-
-
-def _info(options: argparse.Namespace) -> int:
+def _info(arguments: argparse.Namespace) -> int:
     from .. import info
 
-    if options.json:
-        common.print_json(info.collect())
+    if read(JsonOptions, arguments).json:
+        print_json(info.collect())
     else:
         print(info.report())
     return 0
+
+
+CHECK_DATA = Command("check-data", "look for what is wrong with a data set", (CheckDataOptions,), _check_data)
+MODELS = Command("models", "the models of the zoo", (JsonOptions,), _models)
+INFO = Command("info", "which kernels run on which device, and why", (JsonOptions,), _info)

@@ -6,9 +6,9 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -20,32 +20,33 @@ from ..detector import (
     ModelConfig,
     build,
 )
+from ..detector.command.options import option, positional, read
+from ..detector.command.printing import figure, print_json, table
+from ..detector.command.running import Command
+from ..detector.command.shared import set_threads
 from ..detector.config import AblationHeadConfig
-from ..detector.engine import connect, train
+from ..detector.engine import TrainOptions, connect, train
 from ..detector.engine.checkpoints import write_json
 from ..detector.evaluation import evaluate
-from . import common
-from . import train as train_command
+from ..detector.train import RunOptions, configuration, open_both
 
 _KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "bench", help="compare losses under equal budget; measure speed"
-    )
-    parser.set_defaults(run=run)
-    parser.add_argument("what", choices=("ablation", "speed"), help="QFL on/off x DFL on/off; or images per second")
-    train_command.add_arguments(parser)
-    parser.set_defaults(run=run, command="bench")
-    parser.add_argument("--only", metavar="A,B", help="of the ablation: atss, qfl, dfl, gfl")
-    parser.add_argument("--repeat", type=common.positive, default=5, metavar="N", help="of speed (%(default)s)")
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(RunOptions):
+    section: ClassVar[str] = "benchmark"
+    what: Literal["ablation", "speed"] = positional("train with QFL and DFL on and off; or measure images per second")
+    only: tuple[str, ...] | None = option("some rows of the ablation: atss, qfl, dfl, gfl")
+    repeat: int = option("how often to measure the speed; the fastest counts", 5, at_least=1)
 
 
-def run(options: argparse.Namespace) -> int:
-    common.set_threads(options)
-    return _speed(options) if options.what == "speed" else _ablation(options)
+def _bench(arguments: argparse.Namespace) -> int:
+    options = read(BenchOptions, arguments)
+    set_threads(options)
+    out = options.out if options.out is not None else Path("runs") / "ablation"
+    train_options = read(TrainOptions, arguments, out=out)
+    return _speed(options, train_options) if options.what == "speed" else _ablation(options, train_options)
 
 
 def ablation_configs(config: ModelConfig) -> dict[str, tuple[bool, bool, ModelConfig]]:
@@ -65,33 +66,33 @@ def ablation_configs(config: ModelConfig) -> dict[str, tuple[bool, bool, ModelCo
     }
 
 
-def _ablation(options: argparse.Namespace) -> int:
-    configs = ablation_configs(train_command.configuration(options))
-    chosen = options.only.split(",") if options.only else list(configs)
+def _ablation(options: BenchOptions, train_options: TrainOptions) -> int:
+    configs = ablation_configs(configuration(options))
+    chosen = options.only or tuple(configs)
     for name in chosen:
         if name not in configs:
             raise ValueError(f"--only takes {', '.join(configs)}, got {name!r}")
-    out = options.out if options.out is not None else Path("runs") / "ablation"
     rows: dict[str, dict[str, Any]] = {}
     with connect(options.device) as ranks:
-        data, val = train_command.open_both(options, ranks)
+        data, val = open_both(options, ranks)
         for name in chosen:
             qfl, dfl, config = configs[name]
             if ranks.is_main:
                 print(f"{name}: {config.name}", file=sys.stderr)
-            (out / name).mkdir(parents=True, exist_ok=True)
+            out = train_options.out / name
+            out.mkdir(parents=True, exist_ok=True)
 
             def figures(model: Detector) -> dict[str, float]:
-                return evaluate(model, val, ranks, workers=options.workers).metrics.summary
+                return evaluate(model, val, ranks, workers=train_options.workers).metrics.summary
 
-            run_options = train_command.run_options(options, out / name)
+            run_options = replace(train_options, out=out)
             result = train(config, data, run_options, ranks, evaluate=figures, quiet=options.json)
             metrics = result.metrics or figures(result.model)
             rows[name] = {"qfl": qfl, "dfl": dfl, **{key: metrics[key] for key in _KEYS}}
         if ranks.is_main:
-            write_json(out / "ablation.json", rows)
+            write_json(train_options.out / "ablation.json", rows)
             if options.json:
-                common.print_json(rows)
+                print_json(rows)
             else:
                 print(_ablation_table(rows))
     return 0
@@ -102,18 +103,17 @@ def _ablation_table(rows: dict[str, dict[str, Any]]) -> str:
         return "yes" if on else "-"
 
     lines = [
-        [name, mark(row["qfl"]), mark(row["dfl"]), *(common.figure(row[key]) for key in _KEYS)]
-        for name, row in rows.items()
+        [name, mark(row["qfl"]), mark(row["dfl"]), *(figure(row[key]) for key in _KEYS)] for name, row in rows.items()
     ]
-    return common.table(["head", "QFL", "DFL", *_KEYS], lines)
+    return table(["head", "QFL", "DFL", *_KEYS], lines)
 
 
-def _speed(options: argparse.Namespace) -> int:
+def _speed(options: BenchOptions, train_options: TrainOptions) -> int:
     """A training step and inference on images of the configuration's size, with the best of some repetitions."""
-    config = train_command.configuration(options)
+    config = configuration(options)
     size = config.input.short_side, min(round(config.input.short_side * 4 / 3), config.input.long_side)
-    batch = options.batch_size or min(config.recipe.batch_size, 4)
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(options.precision)
+    batch = train_options.batch_size or min(config.recipe.batch_size, 4)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(train_options.precision)
     with connect(options.device) as ranks:
         device = ranks.device
         model = build(config, 80).to(device)
@@ -137,7 +137,7 @@ def _speed(options: argparse.Namespace) -> int:
             "model": config.name,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
-            "precision": options.precision,
+            "precision": train_options.precision,
             "batch": batch,
             "height": size[0],
             "width": size[1],
@@ -145,7 +145,7 @@ def _speed(options: argparse.Namespace) -> int:
             "infer_images_per_s": batch / _best(infer, options.repeat, device),
         }
     if options.json:
-        common.print_json(result)
+        print_json(result)
     else:
         print(
             "\n".join(
@@ -171,3 +171,6 @@ def _best(function: Callable[[], None], repeat: int, device: torch.device) -> fl
 def _finish(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+COMMAND = Command("bench", "compare losses under equal budget; measure speed", (BenchOptions, TrainOptions), _bench)

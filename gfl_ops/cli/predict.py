@@ -5,46 +5,46 @@ from __future__ import annotations
 import argparse
 import glob
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..detector import Detector, GFLHeadConfig
+from ..detector.command.options import option, positional, read
+from ..detector.command.printing import print_json, progress
+from ..detector.command.running import Command
+from ..detector.command.shared import DeviceOptions, set_threads
 from ..detector.data import read_image
-from . import common
+from .weights import ModelOptions, load_model
 
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("predict", help="detections in images, drawn or as JSON")
-    parser.set_defaults(run=run)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, globs, or videos (with OpenCV)")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="(default: the newest run's best)")
-    parser.add_argument("--model", help="a name from `gfl models`, where the file does not say it")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write the images there, with the boxes")
-    parser.add_argument("--json", action="store_true", help="detections on stdout, one image a line")
-    parser.add_argument("--score-thr", type=float, default=0.3, metavar="X", help="(%(default)s)")
-    parser.add_argument("--no-edges", action="store_true", help="draw no edge distributions")
-    parser.add_argument("--every", type=common.positive, default=1, metavar="N", help="take every Nth frame of a video")
-    common.add_input(parser)
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
-    parser.add_argument("--threads", type=common.positive, metavar="N")
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(ModelOptions, DeviceOptions):
+    section: ClassVar[str] = "prediction"
+    images: list[str] = positional("files, folders, globs, or videos (with OpenCV)", metavar="IMAGE")
+    weights: Path | None = option("weights (default: the best of the newest run)", metavar="FILE")
+    out: Path | None = option("write the images there, with the boxes", metavar="DIR")
+    json: bool = option("print the detections as JSON, one image a line", False)
+    score_thr: float = option("leave out detections with a lower score", 0.3)
+    edges: bool = option("draw no edge distributions", True)
+    every: int = option("take every Nth frame of a video", 1, at_least=1)
 
 
-def run(options: argparse.Namespace) -> int:
+def _predict(arguments: argparse.Namespace) -> int:
+    options = read(PredictOptions, arguments)
     if options.out is None and not options.json:
         raise ValueError("--out DIR or --json says what to do with the detections")
     if not 0 <= options.score_thr <= 1:
         raise ValueError(f"--score-thr must be from 0 to 1, got {options.score_thr:g}")
-    common.set_threads(options)
+    set_threads(options)
     sources = list(_sources(options.images))  # before the model: a wrong path is known at once
-    model, classes = common.load_model(options)
+    model, classes = load_model(options.weights, options)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device must be cpu where torch finds no GPU, got {device}")
@@ -52,17 +52,17 @@ def run(options: argparse.Namespace) -> int:
     model.config = replace(model.config, postprocess=replace(model.config.postprocess, score_thr=options.score_thr))
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-    bar = common.progress("images", quiet=options.json, unit="img")
+    bar = progress("images", quiet=options.json, unit="img")
     taken: set[Path] = set()
     for name, image in bar(_frames(sources, options.every)):
-        _predict(name, image, model, classes, options, taken)
+        _predict_image(name, image, model, classes, options, taken)
     if not options.json:
         print(f"{options.out}")
     return 0
 
 
-def _predict(
-    name: str, image: Tensor, model: Detector, classes: list[str], options: argparse.Namespace, taken: set[Path]
+def _predict_image(
+    name: str, image: Tensor, model: Detector, classes: list[str], options: PredictOptions, taken: set[Path]
 ) -> None:
     edges = isinstance(model.config.head, GFLHeadConfig)
     (found,) = model([image], with_edges=edges)
@@ -70,10 +70,10 @@ def _predict(
     if options.out is not None:
         from ..detector.report import draw
 
-        shown = model if edges and not options.no_edges else None
+        shown = model if edges and options.edges else None
         draw(image, found, classes, model=shown, score_thr=options.score_thr).save(_free(options.out, name, taken))
     if options.json:
-        common.print_json({"image": name, "detections": _rows(found, image, model, classes, edges)})
+        print_json({"image": name, "detections": _rows(found, image, model, classes, edges)})
 
 
 def _rows(
@@ -150,3 +150,6 @@ def _free(folder: Path, name: str, taken: set[Path]) -> Path:
         path, number = folder / f"{stem}_{number}.png", number + 1
     taken.add(path)
     return path
+
+
+COMMAND = Command("predict", "detections in images, drawn or as JSON", (PredictOptions,), _predict)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests import ROOT
 from tests.support import import_graph
 
@@ -12,6 +14,22 @@ def test_no_module_of_tests_and_benchmarks_imports_itself_through_others() -> No
     paths = import_graph.modules(ROOT, "tests") | import_graph.modules(ROOT, "benchmarks")
     assert {"benchmarks.harness.rows", "benchmarks.loss_bench", "tests.support.cases", "tests.conftest"} <= set(paths)
     assert import_graph.circles(import_graph.graph(paths)) == []
+
+
+def test_no_module_of_the_package_imports_itself_through_others() -> None:
+    paths = import_graph.modules(ROOT, "gfl_ops")
+    assert {"gfl_ops", "gfl_ops.cli.main", "gfl_ops.detector.train", "gfl_ops.ops.nms"} <= set(paths)
+    assert import_graph.circles(import_graph.graph(paths)) == []
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [("gfl_ops.ops", "gfl_ops.detector"), ("gfl_ops.ops", "gfl_ops.cli"), ("gfl_ops.detector", "gfl_ops.cli")],
+)
+def test_the_lower_rooms_of_the_package_do_not_import_the_upper_ones(lower: str, upper: str) -> None:
+    imports = import_graph.graph(import_graph.modules(ROOT, "gfl_ops"))
+    needed = {module for name in imports if f"{name}.".startswith(f"{lower}.") for module in imports[name]}
+    assert needed and {module for module in needed if f"{module}.".startswith(f"{upper}.")} == set()
 
 
 def test_benchmarks_run_without_the_tests() -> None:

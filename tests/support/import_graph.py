@@ -43,7 +43,11 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
 
 def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
     children = ast.iter_child_nodes(tree)
-    if isinstance(tree, ast.If) and ast.unparse(tree.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+    if isinstance(tree, ast.If) and ast.unparse(tree.test) in (
+        "TYPE_CHECKING",
+        "_TYPE_CHECKING",
+        "typing.TYPE_CHECKING",
+    ):
         children = iter(tree.orelse)
     for node in children:
         yield node

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ def train(
     options: TrainOptions,
     ranks: Ranks,
     *,
-    weights: str | None = None,
+    weights: str | Path | None = None,
     evaluate: Evaluate | None = None,
     quiet: bool = False,
 ) -> TrainResult:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from ..command.options import check_minimums, option
 from ..config import ModelConfig, Recipe
 from .ranks import Ranks
 
@@ -16,36 +17,33 @@ Precision = Literal["fp32", "bf16", "fp16"]
 class TrainOptions:
     """Of :func:`train`. What is None is taken from the model's recipe."""
 
+    section: ClassVar[str] = "training"
     out: Path
     """The run's folder."""
-    batch_size: int | None = None
-    """Of all processes together, accumulated ones included; the learning rate is scaled with it."""
-    learning_rate: float | None = None
-    """For the batch size given; not scaled."""
-    iterations: int | None = None
-    epochs: int | None = None
-    seed: int = 0
-    workers: int = 0
-    """Processes that read images, for each process that trains."""
-    precision: Precision = "fp32"
-    accumulate: int = 1
-    """A step takes the gradients of so many batches, each a fraction of batch_size."""
-    clip_norm: float | None = None
-    ema: float | None = None
-    photometric: bool | None = None
-    crop: bool | None = None
-    channels_last: bool = True
-    """The memory format that convolutions are faster in, on CPUs as on GPUs."""
-    sync_batchnorm: bool = False
-    cuda_graph: bool = False
-    """The whole step as one launch, on one GPU: for small models, whose time goes into launches."""
-    evaluate_every: int | None = None
-    """Iterations between evaluations; None evaluates once, at the end."""
-    checkpoint_every: int = 500
-    keep: int = 3
-    log_every: int = 20
-    resume: bool = False
-    """Go on from the newest checkpoint in the folder; without one, start."""
+    iterations: int | None = option("how long to train", at_least=1, one_of="length")
+    epochs: int | None = option("how long to train (default: the recipe's length)", at_least=1, one_of="length")
+    batch_size: int | None = option("images in a step, over all processes (default: the recipe's)", at_least=1)
+    learning_rate: float | None = option(
+        "for the batch size in use (default: the recipe's, scaled with the batch size)", also="--lr"
+    )
+    accumulate: int = option("compute a step's gradients in N parts, which needs less memory", 1, at_least=1)
+    precision: Precision = option("bf16 and fp16: mixed precision", "fp32")
+    clip_norm: float | None = option("limit the norm of the gradients (default: the recipe's limit)")
+    ema: float | None = option("evaluate an exponential moving average of the weights", metavar="DECAY")
+    photometric: bool | None = option("change brightness, contrast and saturation at random")
+    crop: bool | None = option("crop images at random")
+    channels_last: bool = option("use contiguous tensors; convolutions are faster on channels-last ones", True)
+    sync_batchnorm: bool = option("compute batch statistics over all processes (GPUs)", False, also="--sync-bn")
+    cuda_graph: bool = option("run each step as one CUDA graph: one GPU, faster for small models", False)
+    seed: int = option("of the weights, the order of the images and the augmentation", 0)
+    workers: int = option("processes that read images, for each process that trains", 0)
+    evaluate_every: int | None = option(
+        "iterations between evaluations (default: one evaluation, at the end)", at_least=1, also="--eval-every"
+    )
+    checkpoint_every: int = option("iterations between checkpoints", 500, at_least=1)
+    keep: int = option("how many checkpoints to keep", 3, at_least=1)
+    log_every: int = option("iterations between lines of the log", 20, at_least=1)
+    resume: bool = option("continue from the newest checkpoint in the folder, if there is one", False)
 
     def recipe(self, config: ModelConfig) -> Recipe:
         """The model's, with what these options change; its learning rate is that for the batch size in use."""
@@ -70,10 +68,7 @@ class TrainOptions:
             raise ValueError(
                 f"train: batch_size must be a multiple of processes x accumulate = {parts}, got {recipe.batch_size}"
             )
-        for name in ("iterations", "epochs", "evaluate_every", "checkpoint_every", "keep", "log_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"train: {name} must be at least 1, got {value}")
+        check_minimums("train", self)
         if self.iterations is not None and self.epochs is not None:
             raise ValueError("train: iterations and epochs must not both be given")
         if self.precision not in ("fp32", "bf16", "fp16"):

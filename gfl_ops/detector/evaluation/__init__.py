@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from ..checkpoint import write_atomically
 from ..data import DetectionData
+from ..engine.checkpoints import write_json
 from ..engine.ranks import Ranks
 from ..model import Detector
 from .coco_metrics import CocoMetrics, coco_metrics
@@ -40,6 +44,13 @@ class Evaluation:
             "per_class": self.metrics.per_class,
             "calibration": self.quality.calibration(),
         }
+
+    def write(self, folder: Path) -> dict[str, str]:
+        """Writes the detections as COCO's test server takes them, and the figures; returns the files' paths."""
+        rows = json.dumps(self.results).encode()
+        write_atomically(folder / "results.json", lambda file: file.write(rows))
+        write_json(folder / "metrics.json", self.as_json())
+        return {"results": str(folder / "results.json"), "metrics": str(folder / "metrics.json")}
 
 
 def evaluate(

@@ -1,0 +1,59 @@
+"""What commands print: progress bars, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+def progress(text: str, total: int | None = None, *, quiet: bool = False, unit: str = "it") -> Progress:
+    """A bar on stderr around an iterable."""
+
+    def wrap(items: Iterable[Any]) -> Iterable[Any]:
+        hidden = quiet or not sys.stderr.isatty()
+        return tqdm(items, desc=text, total=total, disable=hidden, unit=unit, dynamic_ncols=True, leave=False)
+
+    return wrap
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns, the first to the left and the others to the right."""
+    lines = [list(head), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    made = []
+    for line in lines:
+        cells = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        made.append("  ".join(cells).rstrip())
+    made.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(made)
+
+
+def figure(value: float | int | None, digits: int = 3) -> str:
+    """-1 is how the evaluator says that there is nothing to measure."""
+    if value is None or value == -1:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def metrics_table(summary: Mapping[str, float], per_class: Mapping[str, Mapping[str, float]]) -> str:
+    rows = [
+        [name, figure(int(row["objects"])), *(figure(row[key]) for key in ("AP", "AP50", "AP75", "AR100"))]
+        for name, row in per_class.items()
+    ]
+    total = sum(int(row["objects"]) for row in per_class.values())
+    rows.append(["all", str(total), *(figure(summary[key]) for key in ("AP", "AP50", "AP75", "AR100"))])
+    sizes = "  ".join(f"{key} {figure(summary[key])}" for key in ("APs", "APm", "APl"))
+    return f"{table(['class', 'objects', 'AP', 'AP50', 'AP75', 'AR100'], rows)}\nby size: {sizes}"
+
+
+def print_json(content: Any) -> None:
+    print(json.dumps(content))
