@@ -129,9 +129,9 @@ def test_installed_files(distribution: importlib.metadata.Distribution) -> None:
     check_files(str(path) for path in distribution.files or [])
 
 
-def test_torch_is_all_it_requires(distribution: importlib.metadata.Distribution) -> None:
+def test_torch_and_numpy_are_all_it_requires(distribution: importlib.metadata.Distribution) -> None:
     requirements = [line for line in distribution.requires or [] if "extra ==" not in line]
-    assert requirements == ["torch>=2.6"]
+    assert requirements == ["torch>=2.6", "numpy>=1.26"]
 
 
 def test_torch_is_not_required_to_build() -> None:
