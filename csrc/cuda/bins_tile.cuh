@@ -14,7 +14,8 @@ namespace gfl {
 namespace cuda {
 
 constexpr int kTileThreads = 128;
-constexpr int kTileBytes = 48 * 1024;  // of shared memory that a block has without asking
+// Of the 48 KB of shared memory that a block has without asking. 1 KB may be CUDA's own, and sums take 256 bytes.
+constexpr int kTileBytes = 46 * 1024;
 
 // Blocks that a multiprocessor must have room for: bounds the registers at 80, in double at 168.
 template <class T>

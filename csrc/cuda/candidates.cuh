@@ -185,11 +185,16 @@ __device__ __forceinline__ void for_each_score(const Candidates<T>& op, const Ca
   }
 }
 
+struct StepCounts {
+  uint32_t of_step[kSteps];
+  uint32_t best;  // the first step of the chunk with anything in it
+};
+
 // A block takes chunks that follow one another, and hands its counts on where the level ends.
 template <class T, class S>
 __global__ void __launch_bounds__(kFindThreads) count_kernel(const Candidates<T> op) {
-  __shared__ uint32_t counts[kSteps];
-  __shared__ uint32_t best;
+  uint32_t (&counts)[kSteps] = static_shared<StepCounts>().of_step;
+  uint32_t& best = static_shared<StepCounts>().best;
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t chunks = op.chunks * op.batch;
   const int64_t end = chunks * (blockIdx.x + 1) / gridDim.x;

@@ -15,10 +15,15 @@ struct CrowdedStep {
   uint32_t inside;
 };
 
+struct StepSearch {
+  uint32_t warp_sums[kCutThreads / kWarp];
+  CrowdedStep found;
+};
+
 // The step in which the `wanted`-th is, for wanted >= 1; kSteps where there are not so many. All threads get it.
 __device__ __forceinline__ CrowdedStep step_of(const uint32_t* counts, uint32_t wanted) {
-  __shared__ uint32_t warp_sums[kCutThreads / kWarp];
-  __shared__ CrowdedStep found;
+  uint32_t (&warp_sums)[kCutThreads / kWarp] = static_shared<StepSearch>().warp_sums;
+  CrowdedStep& found = static_shared<StepSearch>().found;
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % kWarp;
   uint32_t own = 0;
@@ -85,7 +90,7 @@ struct Prefix {
 // One block for each level of each image.
 template <class T>
 __global__ void __launch_bounds__(kCutThreads) cut_kernel(const Candidates<T> op) {
-  __shared__ uint32_t counts[kSteps];
+  uint32_t (&counts)[kSteps] = static_shared<StepCounts>().of_step;
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t image = blockIdx.x / op.num_levels;
   const CandidateLevel& level = op.levels[blockIdx.x % op.num_levels];

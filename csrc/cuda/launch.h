@@ -23,8 +23,10 @@ struct Grid {
   int shared_bytes = 0;
 };
 
-// The shared memory that a launch asked for. (The launch and this are the two places where tests/support/cuda_shim/, which runs
-// the kernels on a host, differs from CUDA.)
+// Shared memory is taken through these two alone. They and the launch are all in which tests/support/cuda_shim/, which
+// runs the kernels on a host and counts their shared bytes, differs from CUDA.
+
+// As much as the launch asked for.
 template <class T>
 __device__ __forceinline__ T* dynamic_shared() {
 #if defined(GFL_HOST_SHIM)
@@ -32,6 +34,17 @@ __device__ __forceinline__ T* dynamic_shared() {
 #else
   extern __shared__ __align__(16) unsigned char gfl_dynamic_shared[];
   return reinterpret_cast<T*>(gfl_dynamic_shared);
+#endif
+}
+
+// Of a size that the compiler knows, once for each type: a struct that is named after what the threads share.
+template <class T>
+__device__ __forceinline__ T& static_shared() {
+#if defined(GFL_HOST_SHIM)
+  return shim::static_shared<T>();
+#else
+  __shared__ T memory;
+  return memory;
 #endif
 }
 

@@ -19,14 +19,19 @@ __device__ __forceinline__ Box<T> load_box(const T* boxes, int64_t i) {
   return {corners[0], corners[1], corners[2], corners[3]};
 }
 
+template <class T>
+struct MaskColumns {
+  alignas(16) T boxes[4 * kThreads];
+  T areas[kThreads];
+  int64_t labels[kThreads];
+};
+
 // 64 rows by 256 columns at a time; a thread has one row and one word of columns, which its warp shares. In double the
 // compiler would rather spill than go beyond 64 registers: asked for fewer blocks, it does neither.
 template <class T>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 3 : 4)
     mask_kernel(const SortedBoxes<T> boxes, const Suppression op, const int64_t first) {
-  __align__(16) __shared__ T columns[4 * kThreads];
-  __shared__ T areas[kThreads];
-  __shared__ int64_t labels[kThreads];
+  MaskColumns<T>& shared = static_shared<MaskColumns<T>>();
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t row_words = op.chunk() / kWordBits;
   const int64_t groups = (row_words + kTileWords - 1) / kTileWords;
@@ -46,9 +51,9 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 3 : 4)
     if (start + thread < last) {
       const Box<T> box = load_box(corners, start + thread);
       const T values[4] = {box.x1, box.y1, box.x2, box.y2};
-      Vector<T, 4>::narrowed(values).store(columns + 4 * thread);
-      areas[thread] = box_area(box);
-      if (of_image) labels[thread] = of_image[start + thread];
+      Vector<T, 4>::narrowed(values).store(shared.boxes + 4 * thread);
+      shared.areas[thread] = box_area(box);
+      if (of_image) shared.labels[thread] = of_image[start + thread];
     }
     __syncthreads();
 
@@ -62,9 +67,9 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 3 : 4)
       uint64_t suppressed = 0;
       for (int i = 0; i < bits; ++i) {
         const int column = thread / kWordBits * kWordBits + i;
-        if (of_image && labels[column] != label) continue;
-        const Box<T> other = load_box(columns, column);
-        if (suppresses(box, area, other, areas[column], boxes.threshold, boxes.screen, boxes.criterion)) {
+        if (of_image && shared.labels[column] != label) continue;
+        const Box<T> other = load_box(shared.boxes, column);
+        if (suppresses(box, area, other, shared.areas[column], boxes.threshold, boxes.screen, boxes.criterion)) {
           suppressed |= uint64_t{1} << i;
         }
       }
@@ -99,9 +104,14 @@ __device__ __forceinline__ uint64_t first_of(uint64_t set, int64_t most) {
   return set & where(size_of(set & below(lane)) < most, size_of(set & below(lane + kWarp)) < most);
 }
 
+struct ScanWords {
+  uint64_t removed[kMostChunk / kWordBits];
+  uint64_t chosen;
+};
+
 __global__ void __launch_bounds__(kScanThreads) scan_kernel(const Suppression op, const int64_t first) {
-  __shared__ uint64_t removed[kMostChunk / kWordBits];
-  __shared__ uint64_t chosen;
+  uint64_t (&removed)[kMostChunk / kWordBits] = static_shared<ScanWords>().removed;
+  uint64_t& chosen = static_shared<ScanWords>().chosen;
   const int64_t image = blockIdx.x;
   if (!op.goes_on(image, first)) return;
   const int thread = static_cast<int>(threadIdx.x);

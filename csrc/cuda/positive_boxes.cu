@@ -12,7 +12,7 @@ namespace cuda {
 namespace {
 
 constexpr int kFinishThreads = 256;
-constexpr int kRowsBytes = kTileBytes - 4096;  // the list and the sums lie in shared memory, too
+constexpr int kRowsBytes = kTileBytes - 2048;  // the list of positives lies in shared memory, too
 
 template <class T>
 struct PositiveArguments {
@@ -163,7 +163,7 @@ template <class T, int kBins, bool kGrad>
 __global__ void __launch_bounds__(kPositiveThreads, kTileBlocks<T>)
     positive_boxes_kernel(const PositiveArguments<T> op) {
   using C = Compute<T>;
-  __shared__ int list[kTileCells];
+  PositiveList& list = static_shared<PositiveList>();
   const int thread = static_cast<int>(threadIdx.x);
   const C grad_iou = kGrad ? op.upstream(op.op.grad_iou, op.op.scale_iou) : C();
   const C grad_dfl = kGrad ? op.upstream(op.op.grad_dfl, op.op.scale_dfl) : C();
@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(kPositiveThreads, kTileBlocks<T>)
     double sums[GFL_POSITIVE_SUMS] = {};
     for (int first = 0; first < count; first += op.rows / kSides) {
       const int i = first + thread / kSides;
-      const PositiveSide<T, kBins> mine(op, tile, thread < op.rows && i < count ? list[i] : -1);
+      const PositiveSide<T, kBins> mine(op, tile, thread < op.rows && i < count ? list.cells[i] : -1);
       if (kGrad) {
         mine.backward(grad_iou, grad_dfl);
       } else {

@@ -57,7 +57,7 @@ __device__ __forceinline__ Compute<T> highest(const T* cell, int64_t channel_str
 template <class T>
 __global__ void __launch_bounds__(kPositiveThreads) positive_weights_kernel(const WeightArguments<T> op) {
   using C = Compute<T>;
-  __shared__ int list[kTileCells];
+  PositiveList& list = static_shared<PositiveList>();
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const bool leads = threadIdx.x % kWarp == 0;
   for (int64_t number = blockIdx.x; number < op.tiles.count; number += gridDim.x) {
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kPositiveThreads) positive_weights_kernel(cons
     const int count = list_positives(op.gts, tile, list, [&](int cell) { weights[cell] = C(); });
     double sum = 0.0;
     for (int i = warp; i < count; i += kPositiveThreads / kWarp) {
-      const int cell = list[i];
+      const int cell = list.cells[i];
       const C most =
           highest(cell_of<const T>(op.scores, tile, cell), op.scores.level[tile.level].channel_stride, op.classes);
       const C weight = sigmoid_parts(most).p;

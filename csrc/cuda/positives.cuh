@@ -53,13 +53,17 @@ __device__ __forceinline__ T* cell_of(const gfl_maps& maps, const PositiveTiles:
   return static_cast<T*>(map.data) + tile.image * map.batch_stride + (tile.position + cell) * map.position_stride;
 }
 
+struct PositiveList {
+  int cells[kTileCells];
+  int found[kTileCells / kWarp];  // in each warp's share of the cells
+};
+
 // Lists a tile's positives in shared memory; every thread learns how many they are, and `none(cell)` is called for the
 // others. All threads must come; what they did before is then visible to all, and the list of the last call is gone.
 template <class None>
-__device__ __forceinline__ int list_positives(const int32_t* gts, const PositiveTiles::Place& tile, int* list,
+__device__ __forceinline__ int list_positives(const int32_t* gts, const PositiveTiles::Place& tile, PositiveList& list,
                                               const None& none) {
   constexpr int kSegments = kTileCells / kWarp;
-  __shared__ int found[kSegments];
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % kWarp;
   unsigned mine[kTileCells / kPositiveThreads];
@@ -70,7 +74,7 @@ __device__ __forceinline__ int list_positives(const int32_t* gts, const Positive
     const bool positive = exists && gts[tile.index + cell] >= 0;
     if (exists && !positive) none(cell);
     mine[k] = __ballot_sync(kFullWarp, positive);
-    if (lane == 0) found[cell / kWarp] = __popc(mine[k]);
+    if (lane == 0) list.found[cell / kWarp] = __popc(mine[k]);
   }
   __syncthreads();
   int total = 0;
@@ -78,10 +82,10 @@ __device__ __forceinline__ int list_positives(const int32_t* gts, const Positive
   for (int k = 0; k < kTileCells / kPositiveThreads; ++k) {
     const int cell = k * kPositiveThreads + thread;
     int place = __popc(mine[k] & ((1u << lane) - 1u));
-    for (int segment = 0; segment < cell / kWarp; ++segment) place += found[segment];
-    if (mine[k] >> lane & 1u) list[place] = cell;
+    for (int segment = 0; segment < cell / kWarp; ++segment) place += list.found[segment];
+    if (mine[k] >> lane & 1u) list.cells[place] = cell;
   }
-  for (int segment = 0; segment < kSegments; ++segment) total += found[segment];
+  for (int segment = 0; segment < kSegments; ++segment) total += list.found[segment];
   __syncthreads();
   return total;
 }

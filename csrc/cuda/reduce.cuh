@@ -27,9 +27,13 @@ struct Scale {
   }
 };
 
+struct WarpSums {
+  double of_warp[kWarp];
+};
+
 // Of all threads of a block of whole warps. Thread 0 has the sum.
 __device__ __forceinline__ double block_sum(double value) {
-  __shared__ double warp_sums[kWarp];
+  double (&warp_sums)[kWarp] = static_shared<WarpSums>().of_warp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   for (int offset = kWarp / 2; offset > 0; offset /= 2) value += __shfl_down_sync(kFullWarp, value, offset);

@@ -42,6 +42,17 @@ def test_registers_leave_room_for_enough_threads(architecture: int) -> None:
 
 
 @FOR_EACH_ARCHITECTURE
+def test_a_tile_of_rows_leaves_room_for_what_else_is_shared(architecture: int) -> None:
+    """Of the 48 KB that a block has without asking CUDA may keep 1 KB; see also test_cuda_shim.py."""
+    source = (cubins.ROOT / "csrc" / "cuda" / "bins_tile.cuh").read_text()
+    tile = 1024 * int(re.findall(r"kTileBytes = (\d+) \* 1024;", source)[0])
+    tiled = ("distribution_focal_loss_kernel", "integral_kernel", "distribution_box_loss_kernel", "decode_kernel")
+    found = [k for k in kernels_of(architecture) if k.name.startswith((*tiled, "edges_kernel"))]
+    assert len(found) == 3 * 14 + 2 * 2
+    assert {k.name: k.shared for k in found if k.shared + tile + 1024 > 48 * 1024} == {}
+
+
+@FOR_EACH_ARCHITECTURE
 def test_no_local_memory(architecture: int) -> None:
     for k in kernels_of(architecture):
         local = [text for text in cubins.code(k) if "LDL" in text or "STL" in text]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,57 @@ def test_a_missing_device_is_an_error_with_words() -> None:
     with pytest.raises(RuntimeError, match="CUDA device 3: cudaSetDevice: invalid device ordinal"):
         host_cuda.module().scale_gradient((1, 3, 0), data.data_ptr(), 1, 4, factor.data_ptr())
     assert torch.equal(data, torch.ones(4))
+
+
+def _distribution_focal_loss(bins: int, dtype: torch.dtype) -> None:
+    logits = torch.zeros(3, bins, dtype=dtype, requires_grad=True)
+    gfl_ops.distribution_focal_loss(logits, torch.ones(3, dtype=dtype), reduction="sum").backward()
+
+
+def _integral(bins: int, dtype: torch.dtype) -> None:
+    gfl_ops.integral(torch.zeros(1, 4 * bins, dtype=dtype, requires_grad=True), num_bins=bins).sum().backward()
+
+
+def _distribution_box_loss(bins: int, dtype: torch.dtype) -> None:
+    logits = torch.zeros(1, 4 * bins, dtype=dtype, requires_grad=True)
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0]], dtype=dtype)
+    losses = gfl_ops.distribution_box_loss(logits, torch.ones(1, 2, dtype=dtype), boxes)
+    (losses.loss_iou + losses.loss_dfl).backward()
+
+
+def _gfl_loss(bins: int, dtype: torch.dtype) -> None:
+    scores = torch.zeros(1, 1, 4, 4, dtype=dtype)
+    edges = torch.zeros(1, 4 * bins, 4, 4, dtype=dtype, requires_grad=True)
+    box = {"boxes": torch.tensor([[0.0, 0.0, 24.0, 24.0]]), "labels": torch.zeros(1, dtype=torch.int64)}
+    losses = gfl_ops.gfl_loss([scores], [edges], [box], strides=[8])
+    assert losses["num_pos"] > 0  # or nothing is summed
+    (losses["loss_bbox"] + losses["loss_dfl"]).backward()
+
+
+def _postprocess(bins: int, dtype: torch.dtype) -> None:
+    maps = torch.zeros(1, 1, 2, 2, dtype=dtype), torch.zeros(1, 4 * bins, 2, 2, dtype=dtype)
+    gfl_ops.postprocess([maps[0]], [maps[1]], [8], [(16, 16)], max_per_img=2, with_edges=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16], ids=str)  # float16 is computed as float32 is
+@pytest.mark.parametrize(
+    "op",
+    [_distribution_focal_loss, _integral, _distribution_box_loss, _gfl_loss, _postprocess],
+    ids=lambda op: op.__name__,
+)
+def test_every_number_of_bins_fits_into_shared_memory(
+    op: Callable[[int, torch.dtype], None], dtype: torch.dtype
+) -> None:
+    """A tile of rows takes nearly all that a block has; a launch that asks for more fails, here as on a GPU."""
+    too_large = []
+    with host_cuda.route():
+        for bins in range(2, 257):
+            try:
+                op(bins, dtype)
+            except RuntimeError as error:
+                assert "kernel launch: invalid argument" in str(error)
+                too_large.append(bins)
+    assert too_large == []
 
 
 def test_the_launch_helper_is_the_only_place_with_a_launch() -> None:

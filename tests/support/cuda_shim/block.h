@@ -6,6 +6,8 @@
 // As OS threads (-DGFL_SHIM_THREADS): slow, for ThreadSanitizer, which sees a missing barrier as a race.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -15,7 +17,6 @@
 
 #if defined(GFL_SHIM_THREADS)
 #include <pthread.h>
-#include <atomic>
 #include <memory>
 #include <thread>
 #define GFL_SHIM_OF_A_THREAD thread_local
@@ -65,6 +66,44 @@ class Arena {
 inline Arena arena;
 inline void* dynamic_shared() { return arena.data(); }
 
+// A static variable of shared memory: where it lies, and whether the running kernel has asked for it.
+struct StaticMemory {
+  void* data;
+  size_t bytes;
+  std::atomic<bool> asked{false};
+
+  StaticMemory(void* data_, size_t bytes_) : data(data_), bytes(bytes_) { all().push_back(this); }
+  static std::vector<StaticMemory*>& all() {
+    static std::vector<StaticMemory*> memories;
+    return memories;
+  }
+};
+template <class T>
+struct StaticMemoryOf {
+  alignas(16) static inline T value;
+  static inline StaticMemory memory{&value, sizeof(T)};
+};
+// Relaxed, so that ThreadSanitizer does not take it for an order between the threads of a block.
+template <class T>
+T& static_shared() {
+  StaticMemoryOf<T>::memory.asked.store(true, std::memory_order_relaxed);
+  return StaticMemoryOf<T>::value;
+}
+// How many bytes the kernel that just ran has asked for.
+inline int take_static_bytes() {
+  size_t bytes = 0;
+  for (StaticMemory* memory : StaticMemory::all()) {
+    if (memory->asked.exchange(false)) bytes += (memory->bytes + 15) / 16 * 16;
+  }
+  return static_cast<int>(bytes);
+}
+
+// Both kinds as a block finds them.
+inline void renew_shared_memory(int dynamic_bytes) {
+  arena.renew(dynamic_bytes);
+  for (const StaticMemory* memory : StaticMemory::all()) std::memset(memory->data, 0xff, memory->bytes);
+}
+
 // What the lanes of each warp show each other.
 struct Slot {
   alignas(8) unsigned char bytes[8];
@@ -102,7 +141,8 @@ inline bool block_any(bool vote) {
   return any;
 }
 
-inline void run_grid(int blocks, int threads, int shared_bytes, const std::function<void()>& body) {
+// Returns the bytes of static shared memory that were asked for.
+inline int run_grid(int blocks, int threads, int shared_bytes, const std::function<void()>& body) {
   const std::lock_guard<std::mutex> lock(one_grid_at_a_time);
   barriers = std::make_unique<Barriers>(threads);
   slots.assign(static_cast<size_t>(threads), Slot());
@@ -114,7 +154,7 @@ inline void run_grid(int blocks, int threads, int shared_bytes, const std::funct
       gridDim.x = static_cast<unsigned>(blocks);
       for (int b = 0; b < blocks; ++b) {
         blockIdx.x = static_cast<unsigned>(b);
-        if (t == 0) arena.renew(shared_bytes);
+        if (t == 0) renew_shared_memory(shared_bytes);
         block_barrier();
         body();
         block_barrier();
@@ -122,6 +162,7 @@ inline void run_grid(int blocks, int threads, int shared_bytes, const std::funct
     });
   }
   for (std::thread& thread : pool) thread.join();
+  return take_static_bytes();
 }
 
 #else
@@ -256,16 +297,17 @@ inline void block_barrier() { fibers.block_barrier(); }
 inline void warp_barrier() { fibers.warp_barrier(); }
 inline bool block_any(bool vote) { return fibers.block_any(vote); }
 
-inline void run_grid(int blocks, int threads, int shared_bytes, const std::function<void()>& body) {
+inline int run_grid(int blocks, int threads, int shared_bytes, const std::function<void()>& body) {
   const std::lock_guard<std::mutex> lock(one_grid_at_a_time);
   slots.assign(static_cast<size_t>(threads), Slot());
   blockDim.x = static_cast<unsigned>(threads);
   gridDim.x = static_cast<unsigned>(blocks);
   for (int b = 0; b < blocks; ++b) {
     blockIdx.x = static_cast<unsigned>(b);
-    arena.renew(shared_bytes);
+    renew_shared_memory(shared_bytes);
     fibers.run_block(threads, body);
   }
+  return take_static_bytes();
 }
 
 #endif
