@@ -360,6 +360,8 @@ PYBIND11_MODULE(GFL_MODULE, module) {
   module.def("workspace_bytes", &workspace_bytes);
   module.def("has_cuda", [] { return gfl_has_cuda() != 0; });
   module.def("cuda_architectures", &gfl_cuda_architectures);
+  module.def("cuda_driver_version", &gfl_cuda_driver_version);
+  module.def("cuda_runtime_version", &gfl_cuda_runtime_version);
   module.def("cpu_isa", &gfl_cpu_isa);
   module.def("set_cpu_isa", &set_cpu_isa);
   module.def("cpu_threads", &gfl_cpu_threads);

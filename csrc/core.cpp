@@ -283,6 +283,22 @@ const char* gfl_cuda_architectures(void) {
 #endif
 }
 
+int gfl_cuda_driver_version(void) {
+#if defined(GFL_WITH_CUDA)
+  return gfl::cuda::driver_version();
+#else
+  return 0;
+#endif
+}
+
+int gfl_cuda_runtime_version(void) {
+#if defined(GFL_WITH_CUDA)
+  return gfl::cuda::runtime_version();
+#else
+  return 0;
+#endif
+}
+
 const char* gfl_cpu_isa(void) { return gfl::current_isa().load()->name; }
 
 int gfl_set_cpu_isa(const char* name) {

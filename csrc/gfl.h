@@ -473,6 +473,8 @@ GFL_API const char* gfl_last_error(void);
 
 GFL_API int gfl_has_cuda(void); /* compiled in; says nothing of a driver */
 GFL_API const char* gfl_cuda_architectures(void);
+GFL_API int gfl_cuda_driver_version(void);    /* the newest CUDA that the driver knows, 12040 for 12.4; 0 without one */
+GFL_API int gfl_cuda_runtime_version(void);   /* of the runtime that is compiled in; 0 without CUDA */
 GFL_API const char* gfl_cpu_isa(void);        /* "baseline", "avx2" or "avx512": the one in use */
 GFL_API int gfl_set_cpu_isa(const char* isa); /* for tests and benchmarks; an unknown or unsupported one is an error */
 GFL_API int gfl_cpu_threads(void);            /* how many the next call would use */

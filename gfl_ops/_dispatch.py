@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import _native
+from ._cuda_support import cuda_support_problem
 
 BACKENDS = ("auto", "native", "triton", "reference")
 ENVIRONMENT_VARIABLE = "GFL_OPS_BACKEND"
@@ -103,11 +104,8 @@ def _gpu_problem(index: int | None) -> str:
         return "the native core has no kernels for ROCm"
     if not torch.cuda.is_available():
         return ""
-    major, minor = torch.cuda.get_device_capability(index)
-    compiled = [tuple(divmod(int(digits), 10)) for digits in re.findall(r"\d+", _native.cuda_architectures())]
-    if any(least <= (major, minor) for least in compiled):
-        return ""
-    return f"this GPU is sm_{major}{minor}, and the native core was built for {_native.cuda_architectures()}"
+    capability = torch.cuda.get_device_capability(index)
+    return cuda_support_problem(_native.cuda_architectures(), capability, *_native.cuda_versions())
 
 
 @_called_by_the_compiler

@@ -52,6 +52,11 @@ def cuda_architectures() -> str:
     return _module.cuda_architectures() if _module is not None else ""
 
 
+def cuda_versions() -> tuple[int, int]:
+    """Of the driver (0: there is none) and of the runtime inside the core, as 12040 for 12.4."""
+    return (_module.cuda_driver_version(), _module.cuda_runtime_version()) if _module is not None else (0, 0)
+
+
 def cpu_isa() -> str:
     return _module.cpu_isa() if _module is not None else ""
 

@@ -34,6 +34,9 @@ int postprocess(const gfl_device& device, const gfl_postprocess& op);
 int64_t postprocess_workspace_bytes(const gfl_postprocess& op);
 int scale_gradient(const gfl_device& device, void* data, int32_t dtype, int64_t size, const void* factor);
 
+int driver_version();
+int runtime_version();
+
 int64_t workspace_bytes(int64_t rows, int64_t cols);
 int64_t maps_workspace_bytes(const gfl_levels& levels, int64_t batch, int64_t channels);
 

@@ -48,7 +48,28 @@ __device__ __forceinline__ T& static_shared() {
 #endif
 }
 
-// A stream whose device is current while this object lives. The first failure is kept, and nothing runs after it.
+// Whether the process has a context on a device, which takes hundreds of megabytes of its memory. The runtime cannot say;
+// where the driver cannot be asked either, it has.
+inline bool has_context(int device) {
+  using GetState = int (*)(int device, unsigned* flags, int* active);
+  static const GetState get_state = [] {
+    constexpr const char* name = "cuDevicePrimaryCtxGetState";
+    void* found = nullptr;
+#if CUDART_VERSION >= 12050
+    cudaGetDriverEntryPointByVersion(name, &found, 7000, cudaEnableDefault);
+#else
+    cudaGetDriverEntryPoint(name, &found, cudaEnableDefault);
+#endif
+    return reinterpret_cast<GetState>(found);
+  }();
+  unsigned flags = 0;
+  int active = 1;
+  if (get_state) get_state(device, &flags, &active);
+  return active != 0;
+}
+
+// A stream whose device is current while this object lives. The one before it is so again afterwards, unless that would
+// make the process's first context there. The first failure is kept, and nothing runs after it.
 class Stream {
  public:
   explicit Stream(const gfl_device& device) : index_(device.index), stream_(static_cast<cudaStream_t>(device.stream)) {
@@ -57,7 +78,7 @@ class Stream {
     switched_ = check(cudaSetDevice(index_), "cudaSetDevice");
   }
   ~Stream() {
-    if (switched_) cudaSetDevice(previous_);
+    if (switched_ && has_context(previous_)) cudaSetDevice(previous_);
   }
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;

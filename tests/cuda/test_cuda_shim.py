@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,31 @@ def test_route_runs_the_cuda_kernels() -> None:
         inside, device = gfl_ops._native.core_for(torch.zeros(1))
     assert inside is core
     assert device[0] == 1
+
+
+def _use_device(index: int) -> None:
+    data, factor = torch.ones(4), torch.full((), 2.0)
+    host_cuda.module().scale_gradient((1, index, 0), data.data_ptr(), 1, 4, factor.data_ptr())
+    assert torch.equal(data, torch.full((4,), 2.0))
+
+
+@pytest.fixture
+def fresh_devices() -> Iterator[None]:
+    host_cuda.shim().gfl_shim_forget_devices()
+    yield
+    host_cuda.shim().gfl_shim_forget_devices()
+
+
+def test_a_call_makes_no_context_on_another_device(fresh_devices: None) -> None:
+    _use_device(1)
+    assert host_cuda.shim().gfl_shim_contexts() == 0b10
+
+
+def test_a_call_leaves_the_device_that_was_current(fresh_devices: None) -> None:
+    _use_device(0)
+    _use_device(1)
+    assert host_cuda.shim().gfl_shim_contexts() == 0b11
+    assert host_cuda.shim().gfl_shim_current_device() == 0
 
 
 def test_a_missing_device_is_an_error_with_words() -> None:

@@ -115,9 +115,14 @@ def module() -> ModuleType:
 
 def launches() -> int:
     """How many kernels were launched since the module was loaded."""
-    count = ctypes.CDLL(str(build())).gfl_shim_launches
+    count = shim().gfl_shim_launches
     count.restype = ctypes.c_int64
     return count()
+
+
+def shim() -> ctypes.CDLL:
+    """What the tests ask of the shim itself (cuda_shim/no_cpu.cpp)."""
+    return ctypes.CDLL(str(build()))
 
 
 @contextlib.contextmanager

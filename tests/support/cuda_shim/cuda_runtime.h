@@ -89,7 +89,9 @@ inline int atomicCAS(int* address, int expected, int desired) {
   return expected;
 }
 
-// ---- the runtime: one device with one multiprocessor, so that small inputs fill a grid ---------------
+// ---- the runtime: two devices with one multiprocessor each, so that small inputs fill a grid ----------
+
+#define CUDART_VERSION 13000
 
 typedef void* cudaStream_t;
 
@@ -99,6 +101,7 @@ enum cudaError_t {
   cudaErrorInvalidConfiguration = 9,
   cudaErrorInvalidDevice = 101
 };
+enum { cudaEnableDefault = 0 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
 
 inline cudaError_t& shim_last_error() {
@@ -126,14 +129,48 @@ inline const char* cudaGetErrorString(cudaError_t error) {
       return "invalid device ordinal";
   }
 }
+
+namespace shim {
+
+inline thread_local int current_device = 0;
+inline std::atomic<unsigned> contexts{0};  // a bit for each device that was made current or launched on
+
+inline bool exists(int device) { return device == 0 || device == 1; }
+inline int get_context_state(int device, unsigned* flags, int* active) {
+  *flags = 0;
+  *active = static_cast<int>(contexts >> device & 1u);
+  return 0;
+}
+
+}  // namespace shim
+
 inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = shim::current_device;
   return cudaSuccess;
 }
-inline cudaError_t cudaSetDevice(int device) { return shim_report(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
+inline cudaError_t cudaSetDevice(int device) {
+  if (!shim::exists(device)) return shim_report(cudaErrorInvalidDevice);
+  shim::current_device = device;
+  shim::contexts |= 1u << device;
+  return cudaSuccess;
+}
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
   *value = 1;
-  return shim_report(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+  return shim_report(shim::exists(device) ? cudaSuccess : cudaErrorInvalidDevice);
+}
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
+inline cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned, unsigned long long) {
+  if (std::strcmp(name, "cuDevicePrimaryCtxGetState") == 0) {
+    *function = reinterpret_cast<void*>(&shim::get_context_state);
+  }
+  return cudaSuccess;
 }
 
 namespace shim {
@@ -152,6 +189,7 @@ void launch(void (*kernel)(Parameters...), int blocks, int threads, int shared_b
     return;
   }
   ++launches;
+  contexts |= 1u << current_device;
   const int static_bytes = run_grid(blocks, threads, shared_bytes, [&] { kernel(arguments...); });
   if (static_bytes + shared_bytes > kMostSharedBytes) shim_report(cudaErrorInvalidValue);
 }
