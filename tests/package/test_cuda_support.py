@@ -46,8 +46,8 @@ def test_what_was_compiled_for_one_gpu_runs_on_another(
     [
         (13000, 13000, (9, 0), ""),
         (13020, 13000, (9, 0), ""),
-        (13000, 13020, (9, 0), ""),  # a driver runs all of its major version,
-        (13000, 13020, (10, 0), "a driver for CUDA 13.0 cannot compile what CUDA 13.2 made"),  # but compiles nothing newer
+        (13000, 13020, (9, 0), ""),  # a driver loads the machine code of its whole major version
+        (13000, 13020, (10, 0), "a driver for CUDA 13.0 cannot compile what CUDA 13.2 made"),
         (12080, 13000, (9, 0), "the driver is for CUDA 12.8, and the native core was built with CUDA 13.0"),
         (12080, 11080, (9, 0), ""),
         (0, 13000, (9, 0), ""),  # there is no driver to ask
