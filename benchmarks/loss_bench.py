@@ -8,9 +8,13 @@
 backend named. All are checked against the eager formulas first, outputs and gradients, and then take turns over inputs
 that the caches do not hold, in several rounds through all rows; times are medians of the fastest quarter of their
 samples, ± half the distance between the quartiles of all. `copies` is our time in copies of the main input, taken in
-the same turns; `of copy` the bandwidth as a share of the copy's, counting one read for a forward, and two reads and a
-write with the backward. `extra MB` is what torch's allocator gave out at most beyond the inputs, the gradient among it.
+the same turns; `of copy` is our bandwidth as a share of the copy's, by the bytes that our kernels have to move
+(harness/traffic.py). `extra MB` is what torch's allocator gave out at most beyond the inputs, the gradient among it.
 A forward is without gradient, as in inference.
+
+On a GPU a figure is the GPU's own time: of a CUDA graph of the step, or, where the step waits for the device and so
+cannot be captured, of its kernels added up. Ratios and targets are of these. `call ms` is the time of calls that follow
+one another, `host ms` the host's part of it, which is what small inputs wait for.
 """
 
 from __future__ import annotations

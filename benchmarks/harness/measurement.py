@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.harness import columns as columns_of
-from benchmarks.harness import counting, own_process, random_inputs, timing
+from benchmarks.harness import counting, gpu_time, own_process, random_inputs, timing, traffic
 from benchmarks.harness.columns import Call, Column
 from benchmarks.harness.random_inputs import Inputs
 from benchmarks.harness.rows import Row
@@ -147,15 +147,26 @@ class Measurement:
         copy = copies_of(self._row, rotated)
         if copy is not None:
             steps["copy"] = copy
+        if self._device == "cuda":
+            steps |= self._replays(rotated, copy)
         self._turns.run(steps, self._seconds, share, warm_up=max(3, 2 * len(rotated)))
+
+    def _replays(self, rotated: list[Inputs], copy: timing.Step | None) -> dict[str, timing.Step]:
+        """The same steps from CUDA graphs, as far as they can be captured."""
+        steps: dict[str, timing.Step] = {} if copy is None else {"copy": copy}
+        for part, named in self._bare_runs().items():
+            for name, run in named.items():
+                steps[f"{part} {name}"] = lambda i, run=run: run(rotated[i % len(rotated)])
+        found = {name: gpu_time.replay(step, len(rotated)) for name, step in steps.items()}
+        return {f"{name} replay": again for name, again in found.items() if again is not None}
 
     def is_measured(self) -> bool:
         return bool(self._turns.samples)
 
     def result(self) -> dict[str, Any]:
         """Milliseconds, spread and counts by pass and column."""
-        row, samples = self._row, dict(self._turns.samples)
-        copy = samples.pop("copy", None)
+        row, samples = self._row, self._turns.samples
+        copy = self._gpu_samples("copy") or samples.get("copy")
         return {
             "op": row.op,
             "shape": row.shape,
@@ -164,14 +175,28 @@ class Measurement:
             "device": self._device,
             "bytes": self._bytes(),
             "copy_ms": None if copy is None else timing.figures(copy)["ms"],
+            "moved_bytes": {
+                part: traffic.moved(row, self._inputs, part == BACKWARD, self._device) for part in self._runs()
+            },
             "passes": {
-                part: {
-                    name: timing.figures(samples[f"{part} {name}"]) | self._counted(part, name, run)
-                    for name, run in named.items()
-                }
+                part: {name: self._timed(part, name) | self._counted(part, name, run) for name, run in named.items()}
                 for part, named in self._runs().items()
             },
         }
+
+    def _gpu_samples(self, name: str) -> list[float]:
+        return [sample / gpu_time.STEPS for sample in self._turns.samples.get(f"{name} replay", [])]
+
+    def _timed(self, part: str, name: str) -> dict[str, Any]:
+        """On a GPU `ms` is its own time; calls one after the other, and the host's part of one, stand beside it."""
+        call = timing.figures(self._turns.samples[f"{part} {name}"])
+        if self._device != "cuda":
+            return call
+        run = self._bare_runs()[part][name]
+        replayed = self._gpu_samples(f"{part} {name}")
+        own = timing.figures(replayed or [gpu_time.of_kernels(lambda: run(self._inputs))])
+        host = gpu_time.of_host(lambda: run(self._inputs))
+        return own | {"from": "replay" if replayed else "kernels", "call_ms": call["ms"], "host_ms": host}
 
     def _runs(self) -> dict[str, dict[str, Call]]:
         row = self._row
@@ -197,17 +222,24 @@ class Measurement:
         self._without_gradients()  # or the first thing that is counted would be its release
         found = {"peak_bytes": counting.peak_bytes(lambda: run(self._inputs), self._device)}
         if self._device == "cuda" and name in COUNTED:
-            profile = counting.cuda_profile(self._bare_run(part, name))
+            bare = self._bare_runs()[part][name]
+            profile = counting.cuda_profile(lambda: bare(self._inputs))
             found |= {"launches": profile.launches, "syncs": profile.syncs}
         return found
 
-    def _bare_run(self, part: str, name: str) -> Callable[[], Any]:
-        """The pass without what this benchmark adds to it."""
-        (call,) = (call for column, call in self._calls.items() if column.name == name)
+    def _bare_runs(self) -> dict[str, dict[str, Call]]:
+        """The passes without what this benchmark adds to them."""
+        runs: dict[str, dict[str, Call]] = {}
+        for part, named in self._runs().items():
+            calls = {column.name: call for column, call in self._calls.items()}
+            runs[part] = {name: self._bare_run(part, calls[name]) for name in named}
+        return runs
+
+    def _bare_run(self, part: str, call: Call) -> Call:
         if part == FORWARD:
-            return lambda: forward(call, self._inputs)
+            return lambda inputs: forward(call, inputs)
         incoming = ones(self._row, call, self._inputs)
-        return lambda: gradients(self._row, call, self._inputs, incoming)
+        return lambda inputs: gradients(self._row, call, inputs, incoming)
 
     def _without_gradients(self) -> None:
         for leaf in random_inputs.tensors(list(self._inputs.values())):

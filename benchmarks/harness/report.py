@@ -13,10 +13,7 @@ from benchmarks.harness.json_file import rounded
 from benchmarks.harness.measurement import BACKWARD, FORWARD
 from benchmarks.harness.rows import Row, Target
 
-SMALL_COPY = 0.02  # milliseconds; a copy that takes less is all overhead
-# What has to pass through memory, in copies (a read and a write) of the main input: one read; or two reads and a write,
-# which is the count for a backward pass that recomputes.
-TRAFFIC = {FORWARD: 0.5, BACKWARD: 1.5}
+SMALL_COPY = {"cpu": 0.02, "cuda": 0.005}  # milliseconds; a copy that takes less is all overhead
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,10 @@ class Line:
     eager_peak_bytes: int | None
     compile_ms: float | None
     others_ms: dict[str, float]
-    copies: float | None
+    copies: float | None  # our time, in copies of the main input
+    moved_copies: float | None  # what our kernels move, likewise: a copy reads and writes once
+    call_ms: float | None  # on a GPU, where `ms` is its own time: calls one after the other
+    host_ms: float | None  # and the host's part of one
     launches: int | None
     syncs: int | None
 
@@ -52,7 +52,7 @@ class Line:
     @property
     def bandwidth(self) -> float | None:
         """As a share of the copy's."""
-        return None if self.copies is None else TRAFFIC[self.part] / self.copies
+        return None if self.copies is None or self.moved_copies is None else self.moved_copies / self.copies
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -60,25 +60,30 @@ class Line:
 
 
 def lines(result: dict[str, Any]) -> Iterator[Line]:
+    copy_ms = result["copy_ms"]
+    counts = copy_ms is not None and copy_ms >= SMALL_COPY[result["device"]] and len(result["passes"]) > 1
     for part, columns in result["passes"].items():
         eager, compiled = columns.get("eager", {}), columns.get("compile", {})
+        moved = result.get("moved_bytes", {}).get(part, 0)
         for backend in (name for name in OURS if name in columns):
             own = columns[backend]
-            copy = result["copy_ms"]
             yield Line(
                 *(result[name] for name in ("op", "shape", "size", "dtype", "device")),
-                part,
-                backend,
-                own["ms"],
-                own["spread"],
-                own["peak_bytes"],
-                eager.get("ms"),
-                eager.get("peak_bytes"),
-                compiled.get("ms"),
-                {name: c["ms"] for name, c in columns.items() if name not in ("eager", "compile", *OURS)},
-                own["ms"] / copy if copy is not None and copy >= SMALL_COPY and len(result["passes"]) > 1 else None,
-                own.get("launches"),
-                own.get("syncs"),
+                part=part,
+                backend=backend,
+                ms=own["ms"],
+                spread=own["spread"],
+                peak_bytes=own["peak_bytes"],
+                eager_ms=eager.get("ms"),
+                eager_peak_bytes=eager.get("peak_bytes"),
+                compile_ms=compiled.get("ms"),
+                others_ms={name: c["ms"] for name, c in columns.items() if name not in ("eager", "compile", *OURS)},
+                copies=own["ms"] / copy_ms if counts else None,
+                moved_copies=moved / (2 * result["bytes"]) if counts and moved else None,
+                call_ms=own.get("call_ms"),
+                host_ms=own.get("host_ms"),
+                launches=own.get("launches"),
+                syncs=own.get("syncs"),
             )
 
 
@@ -100,7 +105,7 @@ COLUMNS = (
     ("extra MB", 10),
     ("eager MB", 10),
 )
-CUDA_COLUMNS = (("launches", 9), ("syncs", 6))
+CUDA_COLUMNS = (("call ms", 9), ("host ms", 9), ("launches", 9), ("syncs", 6))
 SHORT = {FORWARD: "fwd", BACKWARD: "fwd+bwd"}
 
 
@@ -134,7 +139,7 @@ def text(line: Line, targets: dict[str, Target]) -> str:
     ]
     columns = COLUMNS
     if line.device == "cuda":
-        cells += [cell(line.launches, 0), cell(line.syncs, 0)]
+        cells += [cell(line.call_ms, 3), cell(line.host_ms, 3), cell(line.launches, 0), cell(line.syncs, 0)]
         columns = (*COLUMNS, *CUDA_COLUMNS)
     written = "".join(
         f"{value:<{width}}" if i < 4 else f"{value:>{width}}"
@@ -176,7 +181,7 @@ def table(result: dict[str, Any], row: Row) -> list[str]:
 def write_csv(path: Path, results: list[dict[str, Any]]) -> None:
     """A line for each row, pass and column of the measurement."""
     names = ("op", "shape", "size", "dtype", "device", "pass", "column")
-    figures = ("ms", "spread", "peak_bytes", "launches", "syncs")
+    figures = ("ms", "spread", "call_ms", "host_ms", "peak_bytes", "launches", "syncs")
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*names, *figures, "copy_ms"])

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 import gfl_ops
+from benchmarks.harness.cuda_graph import captured, no_host_sync
 from gfl_ops import nms_padded, postprocess
 from tests.support.detections import STRIDES, head, random_boxes, random_classes, random_scores
-from tests.support.gpu import captured, needs_gpu, no_host_sync
+from tests.support.gpu import needs_gpu
 
 pytestmark = pytest.mark.gpu
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=lambda d: str(d)[6:])

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import gfl_ops
+from benchmarks.harness.cuda_graph import captured, no_host_sync
 from benchmarks.harness.random_head import LOSSES, Head, gradients, head, losses_of, padded
 from gfl_ops import PaddedTargets, gfl_loss
 from tests.support import host_cuda
-from tests.support.gpu import captured, needs_gpu, no_host_sync
+from tests.support.gpu import needs_gpu
 
 
 def static_copy(inputs: Head, most: int, device: str) -> Head:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.harness import columns, counting, graph_capture, measurement, random_inputs, rows
+from benchmarks.harness import columns, counting, graph_capture, measurement, random_inputs, rows, traffic
 from benchmarks.harness.random_inputs import Inputs
 from benchmarks.harness.rows import Row
 from gfl_ops import PaddedTargets
@@ -202,6 +202,20 @@ def test_launches_are_as_stated(op: str) -> None:
         words.append(f"{ours} of ours and of torch {', '.join(names) or 'none'}")
     assert op in LAUNCHES, f"state the launches of {op}: {found}; {'; '.join(words)}"
     assert Stated(*found) == LAUNCHES[op], "; ".join(words)
+
+
+@pytest.mark.usefixtures("needs_native")
+@DTYPES
+@pytest.mark.parametrize("op", INPUTS)
+def test_the_table_of_what_moves_has_all_launches(op: str, dtype: torch.dtype) -> None:
+    """All but those that add up the blocks' sums, where a grid has one block."""
+    case = prepared(op, dtype)
+    for run, with_gradient in ((case.forward, False), (case.step, True)):
+        if case.row.gradient or not with_gradient:
+            names = [kernel.name for kernel in traffic.kernels(case.row, case.inputs, with_gradient)]
+            most = len(names)
+            least = most if dtype == torch.float32 else most - names.count("finish_sums")
+            assert least <= launches(run)[0] <= most
 
 
 def test_the_count_sees_launches() -> None:

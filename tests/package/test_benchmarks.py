@@ -11,14 +11,17 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 import torch
 from torch.autograd import DeviceType
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import gfl_ops
 from benchmarks import detector_bench, loss_bench, tables
@@ -26,6 +29,8 @@ from benchmarks.harness import (
     charts,
     columns,
     counting,
+    cuda_graph,
+    gpu_time,
     json_file,
     measurement,
     own_process,
@@ -34,6 +39,7 @@ from benchmarks.harness import (
     rounds,
     rows,
     timing,
+    traffic,
 )
 from tests import ROOT
 from tests.support.programs import BENCHMARKS, run_benchmark
@@ -375,6 +381,129 @@ def test_the_profilers_own_events_are_read() -> None:
         torch.ones(3) + 1
     with pytest.raises(counting.NothingLaunched):  # the range and the times are there
         counting.profile_of(profile.profiler.kineto_results.events())
+
+
+# ---- a GPU's time ----------------------------------------------------------------------------------------
+
+
+class Waits(TorchDispatchMode):
+    """For the number of what a mask finds, as the eager formulas do."""
+
+    found = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found |= func is torch.ops.aten.nonzero.default
+        return func(*args, **(kwargs or {}))
+
+
+class Device:
+    """Stands in for a GPU: what is captured is kept and done again at each replay."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, refuses: bool = False) -> None:
+        self._refuses = refuses
+        monkeypatch.setattr(cuda_graph, "wait_of", self.wait_of)
+        monkeypatch.setattr(cuda_graph, "captured", self.captured)
+        monkeypatch.setattr(counting, "cuda_profile", self.profile)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+
+    def wait_of(self, run: Callable[[], object]) -> str:
+        with Waits() as waits:
+            run()
+        return "cudaStreamSynchronize" if waits.found else ""
+
+    def captured(self, step: Callable[[], object], warm_ups: int) -> tuple[SimpleNamespace, object]:
+        for _ in range(warm_ups):
+            step()
+        if self._refuses:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return SimpleNamespace(replay=step), step()
+
+    def profile(self, run: Callable[[], object]) -> counting.Profile:
+        run()
+        return counting.Profile((("kernel", 7000.0), ("fill", 500.0)), ("cudaStreamSynchronize",))
+
+
+def test_a_graph_has_many_steps_on_all_inputs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    Device(monkeypatch)
+    seen: list[int] = []
+    step = gpu_time.replay(lambda i: seen.append(i % 3) or True, 3)
+    assert step is not None
+    seen.clear()
+    step(0)
+    assert len(seen) == gpu_time.STEPS and seen[:4] == [0, 1, 2, 0]
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_what_no_graph_takes_is_timed_by_its_kernels(refuses: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    Device(monkeypatch, refuses)
+    assert gpu_time.replay(lambda i: torch.ones(3) if refuses else torch.ones(3).nonzero(), 3) is None
+    calls: list[int] = []
+    assert gpu_time.of_kernels(lambda: calls.append(1)) == pytest.approx(7.5 / len(calls))
+
+
+def test_the_hosts_part_is_its_own_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    Device(monkeypatch)
+    assert 2 <= gpu_time.of_host(lambda: time.sleep(0.002)) < 20
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_figures_of_a_gpu_are_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole measurement, with CPU tensors on what it takes for a GPU. Eager's quality focal loss waits there."""
+    Device(monkeypatch)
+    monkeypatch.setattr(timing, "LEAST_TURNS", 2)
+    monkeypatch.setattr(timing, "SLICE", 0.0)
+    monkeypatch.setattr(counting, "peak_bytes", lambda run, device: 0)
+    row = row_of("quality_focal_loss")
+    subject = measurement.Measurement(row, columns.columns(("eager", "native")), "cpu", torch.float32, 0.01)
+    subject._rotation = lambda: [row.on(row.make(), "cpu", torch.float32) for _ in range(3)]  # type: ignore
+    subject._device = "cuda"
+    subject.turn()
+    result = subject.result()
+    own = result["passes"][measurement.BACKWARD]["native"]
+    assert own["from"] == "replay" and own["launches"] == 2 and own["syncs"] == 1
+    samples = subject._turns.samples[f"{measurement.BACKWARD} native replay"]
+    assert own["ms"] == pytest.approx(timing.figures(samples)["ms"] / gpu_time.STEPS)
+    assert own["call_ms"] > 0 and own["host_ms"] > 0
+    eager = result["passes"][measurement.BACKWARD]["eager"]
+    assert eager["from"] == "kernels" and eager["ms"] == pytest.approx(7.5 / gpu_time.REPEATS)
+    (line,) = (line for line in report.lines(result) if line.part == measurement.BACKWARD)
+    assert line.moved_copies is None  # the copy is too small to count
+    header = report.header("cuda").split()
+    assert report.text(line, {}).split()[header.index("launches") - len(header)] == "2"
+
+
+def test_bandwidth_is_of_the_bytes_that_are_moved() -> None:
+    """A float32 gradient comes out of the forward, one copy; a half one is worked out again, a copy and a half."""
+    row = row_of("quality_focal_loss", "yolo")
+    inputs = {dtype: row.on(row.make(), "cpu", dtype) for dtype in (torch.float32, torch.bfloat16)}
+    main = {dtype: found["pred"].nbytes for dtype, found in inputs.items()}
+    rest = 12 * 8400  # labels and scores
+    wide, half = (lambda with_gradient, d=d: traffic.moved(row, inputs[d], with_gradient, "cpu") for d in inputs)
+    assert wide(False) == main[torch.float32] + rest
+    assert wide(True) == 2 * main[torch.float32] + rest
+    assert half(True) == 3 * main[torch.bfloat16] + 2 * rest
+
+    def line(dtype: torch.dtype, ms: float) -> report.Line:
+        figures = {"native": {"ms": ms, "spread": 0.0, "peak_bytes": 0}}
+        passes = {measurement.FORWARD: figures, measurement.BACKWARD: figures}
+        moved = {part: traffic.moved(row, inputs[dtype], part == measurement.BACKWARD, "cpu") for part in passes}
+        facts = {"op": "x", "shape": "y", "size": "yolo", "dtype": "float32", "device": "cuda", "copy_ms": 1.0}
+        return list(report.lines(facts | {"bytes": main[dtype], "passes": passes, "moved_bytes": moved}))[1]
+
+    assert line(torch.float32, 1.0).bandwidth == pytest.approx(1.0, abs=0.03)
+    assert line(torch.bfloat16, 2.0).bandwidth == pytest.approx(0.75, abs=0.06)
+    assert "MISSED >= 0.9 of a copy's bandwidth" in report.text(
+        line(torch.float32, 1.0 / 0.6), {"cuda": rows.Target(bandwidth=0.9)}
+    )
+
+
+@pytest.mark.parametrize("op", traffic.TABLE)
+def test_the_kernels_that_move_bytes_are_those_in_the_sources(op: str) -> None:
+    row = next(row for row in rows.table() if row.op == op and row.size in ("small", "coco2", "yolo"))
+    names = {kernel.name for kernel in traffic.kernels(row, row.make(), row.gradient)}
+    sources = "".join(path.read_text() for path in sorted((ROOT / "csrc" / "cuda").glob("*.cu*")))
+    there = set(re.findall(r"__global__ void\s+(?:__launch_bounds__\([^;{]*?\)\s+)?(\w+)\(", sources))
+    assert names and names <= there, f"{sorted(names - there)} of {sorted(there)}"
 
 
 # ---- detector_bench.py -----------------------------------------------------------------------------------
