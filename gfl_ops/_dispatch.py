@@ -115,7 +115,7 @@ def _cuda_problem(index: int | None) -> str:
 
 def _native_problem(device: torch.device) -> str:
     if _native.core() is None:
-        return f"the native core is not there ({_native.load_error})"
+        return f"the native core is not available ({_native.load_error})"
     kind = device.type
     if kind in ("cpu", "meta"):
         return ""
@@ -124,9 +124,9 @@ def _native_problem(device: torch.device) -> str:
 
 def triton_version_problem(version: str | None) -> str:
     if version is None:
-        return "triton is not installed; pip install 'gfl_ops[triton]' brings it"
+        return "triton is not installed; pip install 'gfl_ops[triton]' installs it"
     if tuple(int(digits) for digits in re.findall(r"\d+", version)[:2]) < _LEAST_TRITON:
-        return f"triton {version} is too old, {'.'.join(map(str, _LEAST_TRITON))} is the first that will do"
+        return f"triton {version} is too old; {'.'.join(map(str, _LEAST_TRITON))} or later is needed"
     return ""
 
 
@@ -148,7 +148,7 @@ def _triton_problem(kind: str) -> str:
         return f"the triton kernels do not run on {kind}"
     problem = _missing_triton()
     if not problem and kind == "cpu" and not importlib.import_module("gfl_ops.ops._triton").INTERPRETED:
-        return "the triton kernels run on CPU tensors in Triton's interpreter only (TRITON_INTERPRET=1)"
+        return "the triton kernels run on CPU tensors only in Triton's interpreter (TRITON_INTERPRET=1)"
     return problem
 
 

@@ -19,7 +19,7 @@ DEVICES = ("cpu", "cuda")
 
 
 def collect() -> dict[str, Any]:
-    """Everything the report says, as plain values (they go into JSON as they are).
+    """The contents of the report as plain values that can be written as JSON.
 
     Example:
         >>> from gfl_ops import info
@@ -99,7 +99,7 @@ def _triton(facts: dict[str, Any]) -> str:
 def _how_to_get_it() -> str:
     if _is_source_tree():
         return f"this is the source tree; `pip install {PACKAGE.parent}` compiles the core and installs it"
-    return "the package was installed without it (GFL_NATIVE=off); installed without that variable, it is compiled"
+    return "the package was installed with GFL_NATIVE=off; install it without that variable to compile the core"
 
 
 def _is_source_tree() -> bool:
@@ -115,7 +115,7 @@ def _backends(facts: dict[str, Any]) -> list[str]:
             backend, reason = choices[device]
             cells.append(f"{backend} [{notes.setdefault(reason, len(notes) + 1)}]")
         rows.append((op, *cells))
-    head = f"backend: {facts['forced']}, asked for" if facts["forced"] else "backend: auto"
+    head = f"backend: {facts['forced'] or 'auto'}"
     return [head, *_aligned(rows), *(f"  [{number}] {reason}" for reason, number in notes.items())]
 
 
@@ -141,7 +141,7 @@ def main() -> int:
     if installed is None:
         print(report())
         return 0
-    print(f"{PACKAGE} is the source tree and has no native core; of the installed package:\n", flush=True)
+    print(f"{PACKAGE} is the source tree and has no native core; this is the installed package:\n", flush=True)
     return subprocess.run([sys.executable, "-m", "gfl_ops.info"], cwd=installed, check=False).returncode
 
 

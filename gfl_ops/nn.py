@@ -1,6 +1,7 @@
-"""The losses and the integral as modules with mmdet 3.x's constructor and forward arguments.
+"""The losses and the integral as modules with the constructor and forward arguments of mmdet 3.x.
 
-Swapping the class in a config changes nothing else; an all-zero weight gives zero without asking the device.
+In a config only the name of the class changes. mmdet's classes check on the host whether a weight is all zero; these
+do not wait for the GPU, and give zero as well.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def _arguments(module: nn.Module) -> str:
 def _require_sigmoid(module: nn.Module, use_sigmoid: bool) -> None:
     if not use_sigmoid:
         raise ValueError(
-            f"{type(module).__name__}: use_sigmoid must be True, got {use_sigmoid!r}; softmax has no such loss"
+            f"{type(module).__name__}: use_sigmoid must be True, got {use_sigmoid!r}; there is no softmax version"
         )
 
 
@@ -124,9 +125,7 @@ class SigmoidFocalLoss(_Loss):
         super().__init__(reduction, loss_weight)
         _require_sigmoid(self, use_sigmoid)
         if activated:
-            raise ValueError(
-                f"SigmoidFocalLoss: activated must be False, got {activated!r}; the loss is defined on logits"
-            )
+            raise ValueError(f"SigmoidFocalLoss: activated must be False, got {activated!r}; pred must be logits")
         self.use_sigmoid = use_sigmoid
         self.gamma = gamma
         self.alpha = alpha
@@ -146,9 +145,9 @@ class DistributionFocalLoss(_Loss):
 
 
 class IoULoss(_Loss):
-    """-log(IoU) of aligned xyxy boxes; ``mode`` "linear" gives 1 - IoU, "square" 1 - IoU^2.
+    """IoU loss of aligned xyxy boxes: ``mode`` "log" is -log(IoU), "linear" 1 - IoU, "square" 1 - IoU^2.
 
-    ``linear=True`` is the older spelling of ``mode="linear"``.
+    ``linear=True`` is the older way to write ``mode="linear"``.
     """
 
     _function = staticmethod(iou_loss)
@@ -200,7 +199,7 @@ class CIoULoss(_EpsLoss):
 
 
 class Integral(nn.Module):
-    """The expectation of 4 softmax distributions over 0..reg_max: (..., 4 * (reg_max + 1)) to (-1, 4)."""
+    """:func:`gfl_ops.integral` over the bins 0 to reg_max: (..., 4 * (reg_max + 1)) logits to (-1, 4) expectations."""
 
     project: Tensor
 
@@ -217,7 +216,7 @@ class Integral(nn.Module):
 
 
 class GFLLoss(nn.Module):
-    """:func:`gfl_ops.gfl_loss` of a head with num_classes and reg_max + 1 bins a side."""
+    """:func:`gfl_ops.gfl_loss` of a head with num_classes classes and reg_max + 1 bins for each side."""
 
     def __init__(
         self,

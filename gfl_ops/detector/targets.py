@@ -14,7 +14,7 @@ Target = dict[str, Tensor]
 
 def check_targets(targets: Sequence[Target], num_images: int, num_classes: int) -> None:
     if len(targets) != num_images:
-        raise ValueError(f"detector: targets must be one an image = {num_images}, got {len(targets)}")
+        raise ValueError(f"detector: targets must have one entry for each of {num_images} images, got {len(targets)}")
     for i, target in enumerate(targets):
         name = f"targets[{i}]"
         if not isinstance(target, dict) or not {"boxes", "labels"} <= target.keys():

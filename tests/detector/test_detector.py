@@ -110,7 +110,7 @@ def test_boxes_without_area_or_outside_train_nothing(name: str) -> None:
 
 
 WRONG_TARGETS: dict[str, tuple[list[Any], str]] = {
-    "too few": ([], r"targets must be one an image = 1, got 0"),
+    "too few": ([], r"targets must have one entry for each of 1 images, got 0"),
     "no labels": (
         [{"boxes": torch.zeros(0, 4)}],
         r"targets\[0\] must be a dict with boxes and labels, got \['boxes'\]",

@@ -178,7 +178,7 @@ def test_opcheck_and_compile(needs_native) -> None:
         ({"gt_boxes": torch.zeros(1, 2, 4).long()}, TypeError, "gt_boxes must be float32.* got int64"),
         ({"gt_counts": torch.tensor([1.0])}, TypeError, "gt_counts must be int64.* got float32"),
         ({"gt_counts": torch.tensor([1, 2])}, ValueError, r"gt_counts must be \(B,\) = \(1,\), got \(2,\)"),
-        ({"strides": [8, 16]}, ValueError, "strides must be one a level = 1, got 2"),
+        ({"strides": [8, 16]}, ValueError, "strides must have one entry for each of 1 levels, got 2"),
         ({"strides": [0]}, ValueError, "strides must be at least .* got 0"),
         ({"level_shapes": [(8, 8)] * 9}, ValueError, "level_shapes must have 1 to 8 levels, got 9"),
         ({"level_shapes": [(8, -1)]}, ValueError, r"level_shapes must be \(height, width\) pairs, got \(8, -1\)"),

@@ -13,7 +13,7 @@ BOXES, LABELS = torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.int64)
 ERRORS = [
     ({"cls_scores": GOOD.cls_scores[0]}, TypeError, "cls_scores must be a list of tensors, got Tensor"),
     ({"cls_scores": []}, ValueError, "cls_scores must have 1 to 8 levels, got 0"),
-    ({"cls_scores": GOOD.cls_scores[:-1]}, ValueError, "cls_scores must have a level for each stride = 5, got 4"),
+    ({"cls_scores": GOOD.cls_scores[:-1]}, ValueError, "cls_scores must have one level for each of 5 strides, got 4"),
     ({"cls_scores": [x.long() for x in GOOD.cls_scores]}, TypeError, r"cls_scores\[0\] must be float32.* got int64"),
     ({"cls_scores": [x[0] for x in GOOD.cls_scores]}, ValueError, r"cls_scores\[0\] must be \(B, channels, H, W\)"),
     (
@@ -31,11 +31,15 @@ ERRORS = [
         TypeError,
         r"bbox_preds\[0\] must be float32 as all levels",
     ),
-    ({"strides": (8, 16)}, ValueError, "cls_scores must have a level for each stride = 2, got 5"),
-    ({"strides": STRIDES[::-1]}, ValueError, r"strides must fit the levels' heights = \[8, 4, 2, 1, 1\], got \[128"),
+    ({"strides": (8, 16)}, ValueError, "cls_scores must have one level for each of 2 strides, got 5"),
+    (
+        {"strides": STRIDES[::-1]},
+        ValueError,
+        r"strides do not fit the heights of the levels: got \[128.*\] for \[8, 4, 2, 1, 1\]",
+    ),
     ({"strides": (8, 16, 32, 64, 0)}, ValueError, "strides must be at least .* got 0"),
     ({"targets": {}}, TypeError, "targets must be a list of dicts or PaddedTargets, got dict"),
-    ({"targets": GOOD.targets[:1]}, ValueError, "targets must be one for each image = 2, got 1"),
+    ({"targets": GOOD.targets[:1]}, ValueError, "targets must have one entry for each of 2 images, got 1"),
     ({"targets": [{"boxes": BOXES[0]}] * 2}, TypeError, r"targets\[0\] must be a dict .* got \['boxes'\]"),
     (
         {"targets": [{"boxes": BOXES[0], "labels": LABELS[0, :2]}] * 2},

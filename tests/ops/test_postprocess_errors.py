@@ -15,17 +15,21 @@ S, E = torch.zeros(2, 3, 4, 5), torch.zeros(2, 68, 4, 5)
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"cls_scores": S}, TypeError, "cls_scores must be a list with one entry a level, got Tensor"),
+        ({"cls_scores": S}, TypeError, "cls_scores must be a list with one entry for each level, got Tensor"),
         ({"cls_scores": []}, ValueError, "cls_scores must have 1 to 8 levels, got 0"),
         ({"cls_scores": [S] * 9}, ValueError, "cls_scores must have 1 to 8 levels, got 9"),
-        ({"bbox_preds": [E]}, ValueError, "bbox_preds must be one a level = 2, got 1"),
-        ({"strides": [8, 16, 32]}, ValueError, "strides must be one a level = 2, got 3"),
-        ({"strides": 8}, TypeError, "strides must be a list with one entry a level, got int"),
+        ({"bbox_preds": [E]}, ValueError, "bbox_preds must have one entry for each of 2 levels, got 1"),
+        ({"strides": [8, 16, 32]}, ValueError, "strides must have one entry for each of 2 levels, got 3"),
+        ({"strides": 8}, TypeError, "strides must be a list with one entry for each level, got int"),
         ({"strides": [8, 0]}, ValueError, "strides must be at least .* got 0"),
         ({"strides": [8, (8, 16)]}, TypeError, "strides must be a number, got tuple"),
         ({"cls_scores": [S, S[0]]}, ValueError, r"cls_scores\[1\] must be \(B, channels, H, W\), got \(3, 4, 5\)"),
         ({"cls_scores": [S, S[:1]]}, ValueError, r"cls_scores\[1\] must be \(B, C, H, W\) = \(2, 3, 4, 5\), got"),
-        ({"cls_scores": [S, S.double()]}, TypeError, r"cls_scores\[1\] must be of the first level's .* got .*float64"),
+        (
+            {"cls_scores": [S, S.double()]},
+            TypeError,
+            r"cls_scores\[1\] must be .*float32 as on the first level, got .*float64",
+        ),
         ({"cls_scores": [S, S.long()]}, TypeError, r"cls_scores\[1\] must be float32.* got int64"),
         (
             {"bbox_preds": [E, E[..., 1:]]},
@@ -39,7 +43,7 @@ S, E = torch.zeros(2, 3, 4, 5), torch.zeros(2, 68, 4, 5)
             ValueError,
             r"bbox_preds\[1\] must be on cpu like cls_scores\[0\], got meta",
         ),
-        ({"image_shapes": [(64, 64)]}, ValueError, "image_shapes must be one an image = 2, got 1"),
+        ({"image_shapes": [(64, 64)]}, ValueError, "image_shapes must have one entry for each of 2 images, got 1"),
         (
             {"image_shapes": [(64, 64), 64]},
             ValueError,
@@ -48,7 +52,7 @@ S, E = torch.zeros(2, 3, 4, 5), torch.zeros(2, 68, 4, 5)
         ({"image_shapes": torch.zeros(2)}, ValueError, r"image_shapes must be \(B, 2\) = \(2, 2\), got \(2,\)"),
         ({"image_shapes": 64}, TypeError, "image_shapes must be a tensor or a list, got int"),
         ({"image_shapes": [(64, -1)] * 2}, ValueError, "image_shapes must be at least 0 and finite, got -1"),
-        ({"scale_factors": [1.0]}, ValueError, "scale_factors must be one an image = 2, got 1"),
+        ({"scale_factors": [1.0]}, ValueError, "scale_factors must have one entry for each of 2 images, got 1"),
         ({"scale_factors": torch.ones(2) + 0j}, TypeError, "scale_factors must be real, got complex64"),
         ({"scale_factors": [1.0, 0.0]}, ValueError, "scale_factors must be at least .* got 0"),
         (

@@ -50,9 +50,9 @@ def triton_module(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("version", "words"),
     [
-        (None, "triton is not installed; pip install 'gfl_ops[triton]' brings it"),
-        ("3.2.0", "triton 3.2.0 is too old, 3.3 is the first that will do"),
-        ("2.9.1+git", "triton 2.9.1+git is too old, 3.3 is the first that will do"),
+        (None, "triton is not installed; pip install 'gfl_ops[triton]' installs it"),
+        ("3.2.0", "triton 3.2.0 is too old; 3.3 or later is needed"),
+        ("2.9.1+git", "triton 2.9.1+git is too old; 3.3 or later is needed"),
     ],
 )
 def test_triton_that_will_not_do(version: str | None, words: str, triton_module) -> None:
@@ -84,7 +84,7 @@ def test_auto_takes_native_then_triton_then_the_reference(monkeypatch: pytest.Mo
         _dispatch._missing_triton.cache_clear()
         backend, reason = _dispatch.choose(OP, "cuda")
     assert backend == "reference"
-    assert reason == "no nvcc, and triton 3.2.0 is too old, 3.3 is the first that will do"
+    assert reason == "no nvcc, and triton 3.2.0 is too old; 3.3 or later is needed"
 
 
 def test_cpu_tensors_need_the_interpreter() -> None:
@@ -95,7 +95,7 @@ def test_cpu_tensors_need_the_interpreter() -> None:
         "    try: gfl_ops.giou_loss(torch.zeros(1, 4), torch.zeros(1, 4))\n"
         "    except RuntimeError as error: print(error)"
     )
-    assert "on CPU tensors in Triton's interpreter only (TRITON_INTERPRET=1)" in python(code, TRITON_INTERPRET="0")
+    assert "on CPU tensors only in Triton's interpreter (TRITON_INTERPRET=1)" in python(code, TRITON_INTERPRET="0")
 
 
 def test_importing_never_imports_triton() -> None:

@@ -26,29 +26,32 @@ def atss_assign(
     anchor_scale: float = 8.0,
     center_offset: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Which ground truth each anchor of a feature pyramid learns, if any.
+    """Assigns ground truths to the anchors of a feature pyramid (ATSS, https://arxiv.org/abs/1912.02424).
 
-    The anchors are squares of side ``anchor_scale`` strides around ((x + center_offset) stride, (y + center_offset)
-    stride). The candidates of a ground truth are the topk anchors of each level nearest to its centre; those become
-    positive whose IoU reaches the mean plus the standard deviation of all its candidates, and whose centre lies inside
-    the box. Where several claim an anchor, the highest IoU has it, the first of equal ones. The work grows with the
-    number of ground truths and levels, not with that of the anchors; a box without area, outside the image, or with
-    NaN, claims nothing.
+    Anchors are squares with sides of ``anchor_scale * stride``, centred at ((x + center_offset) * stride,
+    (y + center_offset) * stride). The candidates of a ground truth are the topk anchors of each level whose centres are
+    nearest to its own. A candidate becomes positive if its IoU is at least the mean plus the standard deviation of the
+    IoUs of all candidates, and if its centre lies inside the box. If several ground truths want the same anchor, the
+    one with the highest IoU gets it, and the first one if these are equal. A box without area, outside the image, or
+    with NaN gets no anchor.
+
+    The work grows with the number of ground truths and levels, not with the number of anchors.
 
     Args:
         gt_boxes: (B, G, 4) xyxy in pixels, padded to the same G.
-        gt_counts: (B,) integers, how many of them are real.
+        gt_counts: (B,) integers: how many of the G boxes of each image are real.
         level_shapes: (height, width) of each level, at most 8.
         strides: pixels per cell of each level.
-        valid_shapes: (B, 2) height and width in pixels of the part of the (batched, padded) image that counts;
-            anchors beyond it take no part, not as candidates either.
-        topk: candidates of a level, 1 to 32.
-        anchor_scale: the anchors' side in strides.
-        center_offset: where in its cell an anchor's centre is, in strides.
+        valid_shapes: (B, 2) height and width in pixels of each image inside the padded batch. Anchors outside it are
+            ignored, also as candidates.
+        topk: how many candidates a ground truth has on each level, 1 to 32.
+        anchor_scale: the side of an anchor, in strides.
+        center_offset: where the centre of an anchor lies in its cell: 0 is the corner, 0.5 the middle.
 
     Returns:
-        ``(assigned_gt, assigned_iou)``, both (B, A) with the levels one after the other: int32, a ground truth's index,
-        -1 for background or -2 outside the valid part; and float32, the IoU with that ground truth, else 0.
+        ``(assigned_gt, assigned_iou)``, both (B, A), with all anchors of the first level first. assigned_gt is int32:
+        the index of a ground truth, -1 for background, -2 outside the valid shape. assigned_iou is float32: the IoU of
+        the anchor with its ground truth, 0 if there is none.
 
     Example:
         >>> boxes = torch.tensor([[[40.0, 40.0, 104.0, 104.0]]])
@@ -98,7 +101,9 @@ def _check_levels(level_shapes: Sequence[tuple[int, int]], strides: Sequence[flo
     if not 1 <= len(level_shapes) <= _check.MOST_LEVELS:
         raise ValueError(f"{_OP}: level_shapes must have 1 to {_check.MOST_LEVELS} levels, got {len(level_shapes)}")
     if len(strides) != len(level_shapes):
-        raise ValueError(f"{_OP}: strides must be one a level = {len(level_shapes)}, got {len(strides)}")
+        raise ValueError(
+            f"{_OP}: strides must have one entry for each of {len(level_shapes)} levels, got {len(strides)}"
+        )
     for shape in level_shapes:
         if len(shape) != 2 or min(shape) < 0:
             raise ValueError(f"{_OP}: level_shapes must be (height, width) pairs, got {tuple(shape)}")

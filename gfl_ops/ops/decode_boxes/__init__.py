@@ -1,4 +1,4 @@
-"""Boxes from edge distributions, for those who want only that step of :func:`gfl_ops.postprocess`."""
+"""Boxes from edge distributions: one step of :func:`gfl_ops.postprocess`, by itself."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ def decode_boxes(
     stride: float | Tensor,
     max_shape: tuple[float, float] | Tensor | None = None,
 ) -> Tensor:
-    """The boxes that edge distributions stand for: the anchor point minus or plus each side's expectation in strides.
+    """Decodes edge distributions into boxes.
+
+    The distance of each side from the anchor point is the expectation of its distribution, times the stride.
 
     Args:
-        edge_logits: (..., 4 * bins), the bins of a side together, sides left, top, right, bottom; or maps
-            (B, 4 * bins, H, W), contiguous or channels-last, which are read as they are. Four dimensions are maps.
-        anchor_points: (..., 2) x and y in pixels, a row for each row of edge_logits (or one that broadcasts); for maps
+        edge_logits: (..., 4 * bins) logits, in the order left, top, right, bottom, all bins of a side together; or maps
+            (B, 4 * bins, H, W), contiguous or channels-last. A 4-D tensor is taken as maps.
+        anchor_points: (..., 2) x and y in pixels, one for each row of edge_logits (or broadcasting with them); for maps
             (H, W, 2) or (H * W, 2), shared by the batch.
         stride: pixels per bin: a number, or a tensor with one for each row.
-        max_shape: (height, width) of the image that boxes are clipped to: two numbers, or a tensor (2,); for maps also
+        max_shape: (height, width) of the image, to clip the boxes to it: two numbers, or a tensor (2,); for maps also
             (B, 2).
 
     Returns:

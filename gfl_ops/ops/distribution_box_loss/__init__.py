@@ -30,21 +30,21 @@ def distribution_box_loss(
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
 ) -> DistributionBoxLosses:
-    """What a detector's positives need of their edge distributions, in one pass each way.
+    """The box losses of a detector's positives in one pass: distribution focal loss, decoded boxes and IoU loss.
 
-    Everything is measured in units of the stride from the anchor point. The distribution focal loss is the mean over
-    the four sides, its targets clamped to [0, bins - 1 - target_margin]; the IoU loss is that of the box which the
-    distributions' expectations decode to.
+    Distances are measured from the anchor point, in strides. The distribution focal loss is the mean over the four
+    sides, with targets clamped to [0, bins - 1 - target_margin]. The IoU loss compares the target with the box that the
+    expectations of the distributions decode to.
 
     Args:
-        edge_logits: (P, 4 * bins) or (P, 4, bins): left, top, right, bottom.
+        edge_logits: (P, 4 * bins) or (P, 4, bins) logits, in the order left, top, right, bottom.
         anchor_points: (P, 2) in pixels.
         target_boxes: (P, 4) xyxy in pixels.
         weight: (P,), multiplies both losses.
         stride: pixels per bin: a number, or (P,).
         iou_kind: ``"giou"``, ``"iou"``, ``"diou"`` or ``"ciou"``.
         eps: of the IoU loss.
-        target_margin: how far from the last bin a target is kept.
+        target_margin: targets are clamped to this far below the last bin.
         reduction: of both losses: ``"none"`` gives (P,), ``"mean"`` divides by P, ``"sum"`` adds.
         avg_factor: with ``"mean"``, what to divide by instead: a number, or a tensor of one value.
 
@@ -64,7 +64,7 @@ def distribution_box_loss(
     if len(sides) not in (1, 2) or sides.numel() % 4 or (len(sides) == 2 and sides[0] != 4):
         raise ValueError(f"{_OP}: edge_logits must be (P, 4 * bins) or (P, 4, bins), got {tuple(edge_logits.shape)}")
     bins = sides.numel() // 4
-    _check.num_bins(_OP, "the number of bins, a fourth of edge_logits' channels,", bins)
+    _check.num_bins(_OP, "bins (the channels of edge_logits / 4)", bins)
     _check.companion(_OP, "anchor_points", anchor_points, edge_logits, (*rows, 2), "(P, 2)")
     _check.companion(_OP, "target_boxes", target_boxes, edge_logits, (*rows, 4), "(P, 4)")
     if weight is not None:

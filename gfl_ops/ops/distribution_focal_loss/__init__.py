@@ -24,10 +24,11 @@ def distribution_focal_loss(
     right_weight: Tensor | None = None,
     _loss_weight: float = 1.0,
 ) -> Tensor:
-    r"""Cross entropy of a distribution over bins on the two bins around its target, weighted by nearness.
+    r"""Cross entropy with the two bins next to the target, weighted by how near they are (DFL).
 
-    With l = floor(y) and r = l + 1: :math:`-(r - y) \log p_l - (y - l) \log p_r`. A target on the last bin has that
-    bin alone. One outside the bins, or NaN, makes its row NaN; clamp targets first, as detection heads do.
+    With the target y, l = floor(y) and r = l + 1, the loss is :math:`-(r - y) \log p_l - (y - l) \log p_r`
+    (https://arxiv.org/abs/2006.04388, equation 6). If y is the last bin, only that bin counts. If y is outside the bins
+    or NaN, the loss of its row is NaN, so clamp targets first, as detection heads do.
 
     Args:
         pred: (..., bins) logits, 2 to 256 bins.
@@ -36,9 +37,9 @@ def distribution_focal_loss(
         reduction: ``"none"`` gives (...), ``"mean"`` divides by the number of targets, ``"sum"`` adds.
         avg_factor: with ``"mean"``, what to divide by instead: a number, or a tensor of one value.
         first_bin: the value of the first bin; PP-YOLOE's head for small objects starts at -2.
-        bin_values: (bins,) increasing values, for bins that are not a unit apart (D-FINE).
-        left_weight: (...), with right_weight: what to weight the two bins by instead of nearness.
-        right_weight: (...), dropped where the target is on the last bin.
+        bin_values: (bins,) increasing values of the bins, if they are not 0, 1, 2, ... (D-FINE).
+        left_weight: (...), together with right_weight: weights of the two bins, in place of the nearness.
+        right_weight: (...). Ignored where the target is the last bin.
 
     Returns:
         float32 (float64 for float64 pred): a scalar, or (...).
@@ -51,7 +52,7 @@ def distribution_focal_loss(
     if pred.ndim < 1:
         raise ValueError(f"{_OP}: pred must be (..., bins), got {tuple(pred.shape)}")
     bins = pred.shape[-1]
-    _check.num_bins(_OP, "the number of bins, pred's last dimension,", bins)
+    _check.num_bins(_OP, "bins (the last dimension of pred)", bins)
     rows = pred.shape[:-1]
     words = "(...) of pred (..., bins)"
     _check.companion(_OP, "target", target, pred, rows, words)
@@ -60,7 +61,7 @@ def distribution_focal_loss(
             _check.companion(_OP, name, vector, pred, rows, words)
     if (left_weight is None) != (right_weight is None):
         missing = "left_weight" if left_weight is None else "right_weight"
-        raise ValueError(f"{_OP}: left_weight and right_weight go together, got no {missing}")
+        raise ValueError(f"{_OP}: left_weight and right_weight must be given together, got no {missing}")
     if bin_values is not None:
         _check.companion(_OP, "bin_values", bin_values, pred, (bins,), "(bins,)")
     _check.number(_OP, "first_bin", first_bin, -1e9, 1e9)

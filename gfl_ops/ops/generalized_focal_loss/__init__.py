@@ -25,13 +25,14 @@ def generalized_focal_loss(
     reduction: str = "none",
     avg_factor: float | Tensor | None = None,
 ) -> Tensor:
-    r"""The paper's loss of two probabilities for the two values around a continuous target, element by element.
+    r"""The Generalized Focal Loss of the paper, element by element (https://arxiv.org/abs/2006.04388, equation 8).
 
+    p_l and p_r are the probabilities of two values y_l and y_r, and the target y lies between them:
     :math:`-|y - (y_l p_l + y_r p_r)|^\beta \, ((y_r - y) \log p_l + (y - y_l) \log p_r)`
 
-    Focal loss is y_l = 0, y_r = 1 with y in {0, 1} and p_l = 1 - p_r; quality focal loss the same with y in [0, 1];
-    distribution focal loss is beta = 0 with two neighbouring bins. Logs are clamped at -100 as in torch's binary cross
-    entropy, and one whose factor is 0 adds nothing.
+    With y_l = 0, y_r = 1 and p_l = 1 - p_r it is focal loss if y is 0 or 1, and quality focal loss if y is in [0, 1].
+    With beta = 0 and two neighbouring bins it is distribution focal loss. Logarithms are clamped at -100, as in torch's
+    binary cross entropy. A logarithm whose factor is 0 adds nothing.
 
     Args:
         p_left, p_right: probabilities that broadcast with each other.

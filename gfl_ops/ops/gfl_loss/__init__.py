@@ -36,38 +36,40 @@ def gfl_loss(
     anchor_scale: float = 8.0,
     center_offset: float = 0.0,
 ) -> dict[str, Tensor]:
-    """The training loss of a GFL head, from its raw outputs and the ground truth: assignment and all three losses.
+    """The training loss of a GFL head from its raw outputs and the ground truth: assignment and all three losses.
 
-    Anchors are assigned as :func:`atss_assign` does it. A positive learns its class by quality focal loss with the IoU
-    of its decoded box as quality, its box by the IoU loss and the distribution focal loss; both of these weigh it by
-    its highest class probability. loss_cls is divided by the number of positives, an image without any counting as
-    one; loss_bbox and loss_dfl by the sum of the weights, at least 1. Under torch.distributed both are averaged over
-    the ranks. Values and gradients are those of mmdet 3.x's GFLHead, its losses summed over the levels.
+    Anchors are assigned by :func:`atss_assign`. The class scores are trained with quality focal loss, and the quality
+    of a positive is the IoU of its decoded box. The boxes of the positives are trained with the IoU loss and with
+    distribution focal loss, both weighted by the highest class probability of the positive. loss_cls is divided by the
+    number of positives, where an image without positives counts as one. loss_bbox and loss_dfl are divided by the sum
+    of the weights, or by 1 if that is less. Under torch.distributed both divisors are averaged over the ranks. Values
+    and gradients are those of mmdet 3.x's GFLHead, with its losses summed over the levels.
 
-    Nothing waits for the device. On the native backend no memory grows with anchors times ground truths, and with
-    :class:`PaddedTargets` on a GPU, forward and backward are 12 launches together, of which a CUDA graph can be
-    captured and replayed with new outputs and targets in the same buffers.
+    The host never waits for the GPU. On the native backend, memory does not grow with anchors times ground truths. With
+    :class:`PaddedTargets` on a GPU, forward and backward together are 12 launches. A CUDA graph can be captured of them
+    and replayed with new outputs and targets in the same buffers.
 
     Args:
         cls_scores: (B, C, H, W) logits of each level, contiguous or channels-last.
         bbox_preds: (B, 4 * bins, H, W) edge distributions of each level.
-        targets: for each image ``{"boxes": (n, 4) xyxy in pixels, "labels": (n,)}``, or all of them padded
-            (:class:`PaddedTargets`). A ground truth with a label outside [0, C) is an error where the host can see
-            it, and takes no part where only the device can.
-        valid_shapes: (B, 2) height and width in pixels of the part of each image that counts (mmdet's pad_shape).
+        targets: a dict ``{"boxes": (n, 4) xyxy in pixels, "labels": (n,)}`` for each image, or all of them padded
+            (:class:`PaddedTargets`). A label outside [0, C) raises an error if it is in host memory. On a GPU, where
+            checking would mean waiting, its ground truth is ignored.
+        valid_shapes: (B, 2) height and width in pixels of each image inside the padded batch (mmdet's pad_shape).
+            Anchors outside it are ignored.
         strides: pixels per cell of each level.
         beta: exponent of the quality focal loss.
         loss_weights: of loss_cls, loss_bbox and loss_dfl.
-        topk: candidates of a ground truth on each level.
+        topk: how many candidates a ground truth has on each level.
         iou_kind: ``"giou"``, ``"iou"``, ``"diou"`` or ``"ciou"``.
         eps: of the IoU loss.
-        target_margin: how far from the last bin a target distance is kept, in strides.
-        anchor_scale: the anchors' side in strides.
-        center_offset: where in its cell an anchor's centre is, in strides.
+        target_margin: target distances are clamped to this far below the last bin.
+        anchor_scale: the side of an anchor, in strides.
+        center_offset: where the centre of an anchor lies in its cell: 0 is the corner, 0.5 the middle.
 
     Returns:
-        ``loss_cls``, ``loss_bbox`` and ``loss_dfl``, scalars with a gradient; and, detached, ``num_pos``,
-        ``avg_factor`` (what loss_cls was divided by) and ``mean_quality`` of the positives.
+        A dict of scalars: ``loss_cls``, ``loss_bbox`` and ``loss_dfl``; and, detached, ``num_pos``, ``avg_factor``
+        (what loss_cls was divided by) and ``mean_quality`` (of the positives).
 
     Example:
         >>> shapes = [(32, 32), (16, 16), (8, 8)]
@@ -106,7 +108,7 @@ def _check_maps(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], stri
     for name, maps in (("cls_scores", cls_scores), ("bbox_preds", bbox_preds)):
         _check.levels(_OP, name, maps)
         if len(maps) != len(strides):
-            raise ValueError(f"{_OP}: {name} must have a level for each stride = {len(strides)}, got {len(maps)}")
+            raise ValueError(f"{_OP}: {name} must have one level for each of {len(strides)} strides, got {len(maps)}")
         for i, x in enumerate(maps):
             _check.floating(_OP, f"{name}[{i}]", x)
             if x.ndim != 4:
@@ -122,7 +124,7 @@ def _check_maps(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], stri
         raise ValueError(f"{_OP}: cls_scores must have at least one class, got {tuple(first.shape)}")
     if channels % 4:
         raise ValueError(f"{_OP}: bbox_preds must have 4 * bins channels, got {channels}")
-    _check.num_bins(_OP, "the number of bins, a fourth of bbox_preds' channels,", channels // 4)
+    _check.num_bins(_OP, "bins (the channels of bbox_preds / 4)", channels // 4)
     for stride in strides:
         _check.number(_OP, "strides", stride, math.ulp(0.0))
     _check_pyramid([x.shape[2:] for x in cls_scores], strides)
@@ -135,7 +137,7 @@ def _check_pyramid(shapes: Sequence[Sequence[int]], strides: Sequence[float]) ->
         least = max((n - 2) * stride for n, stride in zip(cells, strides, strict=True))
         most = min((n + 1) * stride for n, stride in zip(cells, strides, strict=True))
         if least >= most:
-            raise ValueError(f"{_OP}: strides must fit the levels' {name} = {cells}, got {list(strides)}")
+            raise ValueError(f"{_OP}: strides do not fit the {name} of the levels: got {list(strides)} for {cells}")
 
 
 def _checked_options(options: Options, bins: int) -> Options:

@@ -19,7 +19,7 @@ def checked_targets(op: str, targets: Any, scores: Tensor) -> PaddedTargets:
         padded = _checked_padded(op, targets, scores)
     elif isinstance(targets, (list, tuple)):
         if len(targets) != batch:
-            raise ValueError(f"{op}: targets must be one for each image = {batch}, got {len(targets)}")
+            raise ValueError(f"{op}: targets must have one entry for each of {batch} images, got {len(targets)}")
         padded = _padded(_checked_list(op, targets, scores), scores)
     else:
         raise TypeError(f"{op}: targets must be a list of dicts or PaddedTargets, got {type(targets).__name__}")

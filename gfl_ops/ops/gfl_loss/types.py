@@ -8,11 +8,12 @@ from torch import Tensor
 
 
 class PaddedTargets(NamedTuple):
-    """The ground truth of a batch, padded to one size: what a CUDA graph can be captured with.
+    """The ground truth of a batch, padded to the same number of boxes for each image, as CUDA graphs need it.
 
     boxes: (B, G, 4) xyxy in pixels.
-    labels: (B, G) classes. A ground truth whose label is outside [0, C) takes no part.
-    counts: (B,), how many of an image's G are real; None where every label outside [0, C) marks padding.
+    labels: (B, G) classes. A ground truth whose label is outside [0, C) is ignored.
+    counts: (B,): how many of the G ground truths of each image are real. Without it, padding is what has a label
+    outside [0, C).
     """
 
     boxes: Tensor

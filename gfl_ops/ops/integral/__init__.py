@@ -14,15 +14,17 @@ _OP = "integral"
 def integral(
     pred: Tensor, bin_values: Tensor | None = None, num_bins: int = 17, *, channel_dim: int | None = None
 ) -> Tensor:
-    r"""The expectation of four softmax distributions: :math:`\sum_k p_k v_k` for the left, top, right, bottom edge.
+    r"""The expectations of the distributions of the left, top, right and bottom edge: :math:`\sum_k p_k v_k`.
+
+    p is the softmax over the bins of an edge, v are the values of the bins.
 
     Args:
-        pred: (..., 4 * bins) logits, the bins of a side together; or maps (N, 4 * bins, H, W), contiguous or
-            channels-last, which are read as they are.
-        bin_values: (bins,), by default 0, 1, 2, ...; it also says how many bins there are.
-        num_bins: how many bins where no values are given, 2 to 256.
-        channel_dim: where the 4 * bins channels are: 1 for maps, -1 otherwise. By default dimension 1 of a 4-D tensor
-            where that has 4 * bins channels, else the last.
+        pred: (..., 4 * bins) logits, all bins of an edge together; or maps (N, 4 * bins, H, W), contiguous or
+            channels-last.
+        bin_values: (bins,) values of the bins, 0, 1, 2, ... by default. Their number is the number of bins.
+        num_bins: the number of bins if bin_values are not given, 2 to 256.
+        channel_dim: the dimension of the 4 * bins channels: 1 for maps, -1 otherwise. By default it is 1 if pred is 4-D
+            and its dimension 1 has that size, and -1 otherwise.
 
     Returns:
         (..., 4) or (N, 4, H, W), of pred's dtype.

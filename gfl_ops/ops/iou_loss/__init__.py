@@ -22,23 +22,26 @@ def iou_loss(
     eps_rule: str = "floor",
     _loss_weight: float = 1.0,
 ) -> Tensor:
-    """1 - similarity of aligned boxes (x1, y1, x2, y2).
+    """1 - similarity of each predicted box with its target, both (x1, y1, x2, y2).
 
-    ``"iou"`` overlap over union, the union floored by 1e-6 and the overlap by eps. ``"giou"`` minus the empty share of
-    the enclosing box. ``"diou"`` minus the squared distance of the centres over the squared diagonal of the enclosing
-    box. ``"ciou"`` minus a term for the aspect ratio as well; identical boxes give 0.
+    The similarity depends on ``kind``:
+
+    - ``"iou"``: intersection over union. The union is at least 1e-6, the result at least eps.
+    - ``"giou"``: IoU minus the share of the enclosing box that neither box covers.
+    - ``"diou"``: IoU minus the squared distance of the centres over the squared diagonal of the enclosing box.
+    - ``"ciou"``: DIoU minus a term for the difference of the aspect ratios. Identical boxes give a loss of 0.
 
     Args:
         pred: (N, 4).
         target: (N, 4).
-        weight: (N,), or (N, 4), which is averaged over its columns.
+        weight: (N,), multiplies the rows; or (N, 4), whose columns are averaged first.
         kind: ``"iou"``, ``"giou"``, ``"diou"`` or ``"ciou"``.
         eps: keeps denominators from 0.
         reduction: ``"none"`` gives (N,), ``"mean"`` divides by N, ``"sum"`` adds.
         avg_factor: with ``"mean"``, what to divide by instead: a number, or a tensor of one value.
-        transform: of kind ``"iou"``: ``"linear"`` 1 - iou, ``"square"`` 1 - iou^2, ``"log"`` -log(iou).
-        eps_rule: of ``"iou"`` and ``"giou"``: ``"floor"`` takes max(denominator, eps) as mmdet does, ``"add"`` adds eps
-            as torchvision does.
+        transform: for kind ``"iou"``: ``"linear"`` is 1 - iou, ``"square"`` 1 - iou^2, ``"log"`` -log(iou).
+        eps_rule: for ``"iou"`` and ``"giou"``: ``"floor"`` uses max(denominator, eps) as mmdet does, ``"add"`` adds eps
+            to the denominator as torchvision does.
 
     Returns:
         float32 (float64 for float64 pred): a scalar, or (N,).
@@ -53,9 +56,9 @@ def iou_loss(
     _check.choice(op, "transform", transform, tuple(native.TRANSFORMS))
     _check.choice(op, "eps_rule", eps_rule, tuple(native.EPS_RULES))
     if transform != "linear" and kind != "iou":
-        raise ValueError(f"{op}: transform {transform!r} goes with kind 'iou', got kind {kind!r}")
+        raise ValueError(f"{op}: transform {transform!r} needs kind 'iou', got kind {kind!r}")
     if eps_rule != "floor" and kind not in ("iou", "giou"):
-        raise ValueError(f"{op}: eps_rule {eps_rule!r} goes with kind 'iou' or 'giou', got kind {kind!r}")
+        raise ValueError(f"{op}: eps_rule {eps_rule!r} needs kind 'iou' or 'giou', got kind {kind!r}")
     return _loss(op, pred, target, weight, kind, eps, reduction, avg_factor, transform, eps_rule, _loss_weight)
 
 
@@ -141,19 +144,19 @@ def _loss(
 
 
 def box_iou(a: Tensor, b: Tensor, *, aligned: bool = False, eps: float = 1e-6) -> Tensor:
-    """Overlap over union of boxes (x1, y1, x2, y2).
+    """Intersection over union of boxes (x1, y1, x2, y2).
 
-    Differentiable through the reference backend only, which takes over where a or b requires grad; for a training
-    loss see :func:`iou_loss`.
+    If a or b requires grad, the reference backend computes it, because only that one is differentiable. For training
+    use :func:`iou_loss`.
 
     Args:
         a: (N, 4).
-        b: (M, 4), or (N, 4) where aligned.
-        aligned: pair a's rows with b's instead of all with all.
-        eps: floor of the union.
+        b: (M, 4); (N, 4) with ``aligned=True``.
+        aligned: compare each row of a with the same row of b, not with all rows.
+        eps: the union is at least this.
 
     Returns:
-        float32 (float64 for float64 boxes): (N, M), or (N,) where aligned.
+        float32 (float64 for float64 boxes): (N, M), or (N,) with ``aligned=True``.
 
     Example:
         >>> box = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
@@ -166,7 +169,7 @@ def box_iou(a: Tensor, b: Tensor, *, aligned: bool = False, eps: float = 1e-6) -
     _check.same_device(op, "b", b, a)
     _check.flag(op, "aligned", aligned)
     if aligned and a.shape != b.shape:
-        raise ValueError(f"{op}: b must be (N, 4) = {tuple(a.shape)} like a where aligned, got {tuple(b.shape)}")
+        raise ValueError(f"{op}: b must be (N, 4) = {tuple(a.shape)} like a with aligned=True, got {tuple(b.shape)}")
     _check.number(op, "eps", eps, 0)
     kernels = kernels_for(op, a, native)
     if kernels is not None and not _autograd.wants_gradient(a, b):

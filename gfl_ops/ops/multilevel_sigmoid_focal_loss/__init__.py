@@ -1,4 +1,4 @@
-"""Sigmoid focal loss of a dense head's maps as they are."""
+"""Sigmoid focal loss over the maps of a dense head."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def multilevel_sigmoid_focal_loss(
 ) -> Tensor:
     r""":func:`sigmoid_focal_loss` over all levels of a detector's head (RetinaNet, FCOS, ATSS), in one pass.
 
-    The maps are read where they are, contiguous or channels-last: nothing is permuted or concatenated.
+    The maps, contiguous or channels-last, are read in place: nothing is permuted or concatenated.
 
     Args:
         preds: (B, C, H, W) logits of each level, at most 8.
-        labels: (B, A) class indices, the levels' positions one after the other as :func:`atss_assign` numbers them; -2
-            leaves the position out, any other outside [0, C) is background.
+        labels: (B, A) class indices of all positions, with those of the first level first, as in the result of
+            :func:`atss_assign`. -2 ignores the position; any other label outside [0, C) is background.
         gamma: exponent of the modulating factor.
-        alpha: share of the positives.
+        alpha: weight of the positives; negatives have the weight 1 - alpha.
         reduction: ``"mean"`` divides by B * A * C, ``"sum"`` adds.
         avg_factor: with ``"mean"``, what to divide by instead: a number, or a tensor of one value.
 

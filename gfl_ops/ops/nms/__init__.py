@@ -15,23 +15,24 @@ _CLASSES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, *, criterion: str = "iou") -> Tensor:
-    """Greedy non-maximum suppression: from the highest score down, a box goes if it overlaps one that stays too much.
+    """Greedy non-maximum suppression. Arguments and results are those of torchvision's function.
 
-    torchvision's function, with its arguments and results. Overlaps are computed in float32 (float64 for float64) and
-    compared with a threshold of that type. A box whose score is NaN is dropped. One with a NaN or infinite corner,
-    without area, or inverted (x2 < x1 or y2 < y1) overlaps nothing: it stays, and suppresses nothing.
+    From the highest score to the lowest, a box is dropped if it overlaps too much with a box that was kept. Overlaps
+    are computed in float32 (float64 for float64) and compared with a threshold of that type. A box whose score is NaN
+    is dropped. A box with a NaN or infinite corner, without area, or inverted (x2 < x1 or y2 < y1) overlaps nothing: it
+    is kept and suppresses nothing.
 
-    The number of indices is the size of the result, so on a GPU the host waits for it; :func:`nms_padded` does not.
+    The size of the result depends on the data, so on a GPU the host waits for it. :func:`nms_padded` does not wait.
 
     Args:
         boxes: (N, 4) xyxy.
         scores: (N,).
         iou_threshold: 0 to 1; only an overlap above it suppresses.
-        criterion: ``"iou"``, or ``"diou"``, from which the squared distance of the centres over the squared diagonal of
-            the enclosing box is subtracted, so that neighbours with different centres may stay.
+        criterion: ``"iou"``; or ``"diou"``, which subtracts the squared distance of the centres over the squared
+            diagonal of the enclosing box, so that overlapping boxes with different centres are more likely to be kept.
 
     Returns:
-        int64, the indices of the boxes that stay by descending score; equal scores by ascending index.
+        int64 indices of the kept boxes, by descending score; equal scores by ascending index.
 
     Example:
         >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [1.0, 1.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]])
@@ -43,20 +44,20 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, *, criterion: str =
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float, *, criterion: str = "iou") -> Tensor:
-    """:func:`nms` of every class by itself; torchvision's function, with its arguments and results.
+    """:func:`nms` of each class by itself. Arguments and results are those of torchvision's function.
 
-    Boxes of different classes are never compared. They are not moved apart either, which would cost the precision of
-    their coordinates.
+    Boxes of different classes are never compared. torchvision's method of adding an offset for each class to the boxes
+    is not used, because it rounds the coordinates.
 
     Args:
         boxes: (N, 4) xyxy.
         scores: (N,).
-        idxs: (N,) integers, the class of each box: any numbers.
+        idxs: (N,) integers: the class of each box. Any numbers are allowed.
         iou_threshold: 0 to 1; only an overlap above it suppresses.
         criterion: ``"iou"`` or ``"diou"``.
 
     Returns:
-        int64, the indices of the boxes that stay, of all classes together, by descending score.
+        int64 indices of the kept boxes of all classes, by descending score.
 
     Example:
         >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0]]).expand(3, 4)
@@ -78,20 +79,21 @@ def nms_padded(
     max_output: int | None = None,
     criterion: str = "iou",
 ) -> tuple[Tensor, Tensor]:
-    """:func:`nms`, or with idxs :func:`batched_nms`, with a result of fixed size: for CUDA graphs, for torch.compile,
-    and wherever the host must not wait for the device.
+    """:func:`nms`, or :func:`batched_nms` if idxs are given, with a result of fixed size.
+
+    The host does not wait for the GPU, and the call can be used in CUDA graphs and under torch.compile.
 
     Args:
         boxes: (N, 4) xyxy.
         scores: (N,).
         iou_threshold: 0 to 1; only an overlap above it suppresses.
         idxs: (N,) integers, the class of each box.
-        max_output: the size of the result, by default N; the search ends when it is full.
+        max_output: the size of the result, by default N. The search ends when it is full.
         criterion: ``"iou"`` or ``"diou"``.
 
     Returns:
-        ``(keep, count)``, both int64 on the boxes' device: (max_output,) the indices that stay, by descending score,
-        and -1 behind them; and how many they are, 0-d.
+        ``(keep, count)``, both int64 on the device of the boxes. keep (max_output,) has the indices of the kept boxes,
+        by descending score, then -1. count, 0-d, is the number of kept boxes.
 
     Example:
         >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [1.0, 1.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]])
@@ -130,7 +132,7 @@ def _unpadded(
 ) -> Tensor:
     if boxes.is_meta:
         raise RuntimeError(
-            f"{op}: the number of boxes that stay is not known without data; nms_padded has a fixed size"
+            f"{op}: the number of kept boxes is not known without data; nms_padded has a result of fixed size"
         )
     keep, count = _padded(op, boxes, scores, iou_threshold, idxs, None, criterion)
     return keep[: int(count)]

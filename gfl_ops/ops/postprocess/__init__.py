@@ -37,32 +37,32 @@ def postprocess(
     with_edges: bool = False,
     criterion: str = "iou",
 ) -> Detections:
-    """Detections from the outputs of a GFL head, as mmdet's ``GFLHead.predict_by_feat`` finds them.
+    """Detections from the outputs of a GFL head, the same as those of mmdet's ``GFLHead.predict_by_feat``.
 
-    Of every level, all (cell, class) pairs whose sigmoid exceeds score_thr, by descending score, the first nms_pre;
-    their boxes decoded from the cell's point (x * stride, y * stride) and clipped to the image. Then of all levels
-    together: divided by the scale factor, boxes not wider and higher than min_size dropped, NMS of every class by
-    itself, the first max_per_img. Equal scores stand in the order (level, row, column, class). A NaN score is dropped,
-    and so is a box with a NaN corner.
+    On each level, the candidates are the nms_pre (cell, class) pairs with the highest scores above score_thr. Their
+    boxes are decoded from the point of the cell (x * stride, y * stride) and clipped to the image. The boxes of all
+    levels are then divided by the scale factor, those whose width or height is not above min_size are dropped, each
+    class goes through NMS by itself, and the best max_per_img detections are kept. Equal scores are ordered by level,
+    row, column and class. Candidates with a NaN score or a NaN corner are dropped.
 
-    Only the edge logits of candidates that it comes to are read. On a GPU nothing waits for the device, and with
-    image_shapes and scale_factors as tensors on it the call can be captured in a CUDA graph.
+    Edge logits are read for candidates only. On a GPU the host never waits for the device. If image_shapes and
+    scale_factors are tensors on the GPU, the call can be captured in a CUDA graph.
 
     Args:
         cls_scores: (B, C, H, W) logits of each level, at most 8 levels.
-        bbox_preds: (B, 4 * bins, H, W) logits of the edge distributions of each level. Both as the head left them:
-            contiguous or channels-last, in any floating type.
-        strides: pixels per cell (and bin) of each level; mmdet's equal pairs will do.
+        bbox_preds: (B, 4 * bins, H, W) logits of the edge distributions of each level. Both may be contiguous or
+            channels-last, in any floating type.
+        strides: pixels per cell (and bin) of each level: numbers, or pairs of equal numbers as in mmdet.
         image_shapes: (height, width) of each image without padding: pairs, or a (B, 2) tensor.
-        scale_factors: what each image was scaled with before the network: numbers or (x, y) pairs, or a (B,) or (B, 2)
-            tensor.
+        scale_factors: by how much each image was scaled before it went into the network: numbers or (x, y) pairs, or a
+            (B,) or (B, 2) tensor.
         score_thr: 0 to 1; only a score above it counts.
         nms_pre: how many candidates a level may have.
         iou_thr: 0 to 1; only an overlap above it suppresses.
         max_per_img: how many detections an image may have: the K of the result.
-        min_size: width and height of a box must exceed it, in pixels of the unscaled image.
-        with_edges: also return the edge distributions of each detection and their standard deviations: how sure the
-            head is of each side of the box.
+        min_size: width and height of a box must be above it, in pixels of the unscaled image.
+        with_edges: also return the edge distributions of each detection and their standard deviations, which say how
+            certain the head is of each side of the box.
         criterion: of the NMS: ``"iou"`` or ``"diou"``, see :func:`gfl_ops.nms`.
 
     Returns:
@@ -112,12 +112,14 @@ def postprocess(
 def _check_levels(cls_scores: Any, bbox_preds: Any, strides: Any) -> list[float]:
     for name, levels in (("cls_scores", cls_scores), ("bbox_preds", bbox_preds), ("strides", strides)):
         if not isinstance(levels, (list, tuple)):
-            raise TypeError(f"{_OP}: {name} must be a list with one entry a level, got {type(levels).__name__}")
+            raise TypeError(f"{_OP}: {name} must be a list with one entry for each level, got {type(levels).__name__}")
     if not 1 <= len(cls_scores) <= _MOST_LEVELS:
         raise ValueError(f"{_OP}: cls_scores must have 1 to {_MOST_LEVELS} levels, got {len(cls_scores)}")
     for name, levels in (("bbox_preds", bbox_preds), ("strides", strides)):
         if len(levels) != len(cls_scores):
-            raise ValueError(f"{_OP}: {name} must be one a level = {len(cls_scores)}, got {len(levels)}")
+            raise ValueError(
+                f"{_OP}: {name} must have one entry for each of {len(cls_scores)} levels, got {len(levels)}"
+            )
     first_scores, first_edges = cls_scores[0], bbox_preds[0]
     for i, (scores, edges) in enumerate(zip(cls_scores, bbox_preds, strict=True)):
         for name, maps, first in ((f"cls_scores[{i}]", scores, first_scores), (f"bbox_preds[{i}]", edges, first_edges)):
@@ -126,7 +128,7 @@ def _check_levels(cls_scores: Any, bbox_preds: Any, strides: Any) -> list[float]
                 raise ValueError(f"{_OP}: {name} must be (B, channels, H, W), got {tuple(maps.shape)}")
             _check.on_device_of(_OP, name, maps, "cls_scores[0]", first_scores)
             if maps.dtype != first.dtype:
-                raise TypeError(f"{_OP}: {name} must be of the first level's {first.dtype}, got {maps.dtype}")
+                raise TypeError(f"{_OP}: {name} must be {first.dtype} as on the first level, got {maps.dtype}")
         expected = (first_scores.shape[0], first_scores.shape[1], *scores.shape[2:])
         _check.shape(_OP, f"cls_scores[{i}]", scores, expected, "(B, C, H, W)")
         expected = (first_scores.shape[0], first_edges.shape[1], *scores.shape[2:])
@@ -159,7 +161,7 @@ def _pairs(name: str, values: Any, like: Tensor, dtype: torch.dtype, words: str,
     if not isinstance(values, (list, tuple)):
         raise TypeError(f"{_OP}: {name} must be a tensor or a list, got {type(values).__name__}")
     if len(values) != batch:
-        raise ValueError(f"{_OP}: {name} must be one an image = {batch}, got {len(values)}")
+        raise ValueError(f"{_OP}: {name} must have one entry for each of {batch} images, got {len(values)}")
     pairs = [_pair(name, value, words, single) for value in values]
     if not like.is_cuda:
         return torch.tensor(pairs, dtype=dtype, device=like.device).reshape(batch, 2)

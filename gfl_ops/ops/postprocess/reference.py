@@ -14,18 +14,18 @@ from ..nms.reference import nms
 
 
 class Detections(NamedTuple):
-    """What :func:`gfl_ops.postprocess` finds, padded to the same K detections an image."""
+    """The result of :func:`gfl_ops.postprocess`: K detections for each image, of which the first counts[i] are real."""
 
-    boxes: Tensor  # (B, K, 4) xyxy; 0 behind the last
-    scores: Tensor  # (B, K), descending; 0 behind the last
-    labels: Tensor  # (B, K) int64; -1 behind the last
-    counts: Tensor  # (B,) int64, how many there are
+    boxes: Tensor  # (B, K, 4) xyxy; 0 in the padding
+    scores: Tensor  # (B, K), descending; 0 in the padding
+    labels: Tensor  # (B, K) int64; -1 in the padding
+    counts: Tensor  # (B,) int64: how many detections an image has
     edges: Tensor | None = None  # (B, K, 4, bins): the distributions of the left, top, right and bottom edge
     edge_std: Tensor | None = None  # (B, K, 4): their standard deviations, in bins
-    edge_stride: Tensor | None = None  # (B, K): pixels per bin, before the division by the scale factor
+    edge_stride: Tensor | None = None  # (B, K): pixels per bin in the scaled image
 
     def to_list(self) -> list[dict[str, Tensor]]:
-        """A dict for each image without the padding, as torchvision's detectors return it. Waits for the device."""
+        """A dict for each image, without the padding, as torchvision's detectors return. Waits for the GPU."""
         fields = {name: value for name, value in self._asdict().items() if value is not None and name != "counts"}
         return [
             {name: value[image, :count] for name, value in fields.items()}

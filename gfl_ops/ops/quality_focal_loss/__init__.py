@@ -22,20 +22,21 @@ def quality_focal_loss(
     *,
     _loss_weight: float = 1.0,
 ) -> Tensor:
-    r"""Focal loss for a score that is the quality of its box: :math:`|t - p|^\beta \, \mathrm{BCE}(p, t)`.
+    r"""Focal loss for class scores that also predict the quality of the box (QFL).
 
-    With p = sigmoid(x), t is the quality score at a positive's own class and 0 everywhere else. The factor is
-    differentiated through. The loss of a row is the sum over its classes.
+    The loss is :math:`|t - p|^\beta \, \mathrm{BCE}(p, t)` with p = sigmoid(x), summed over the classes of a row
+    (https://arxiv.org/abs/2006.04388, equation 3). The target t is the quality of the box at the class of a positive,
+    and 0 everywhere else. The gradient includes that of the factor :math:`|t - p|^\beta`.
 
     Args:
         pred: (N, C) logits, or probabilities with ``activated=True``.
-        target: ``(label, score)``, each (N,): a label in [0, C) makes the row positive, whatever its score; any other
-            is background. Or dense (N, C) soft targets.
+        target: ``(label, score)``, each (N,). A row with a label in [0, C) is positive, also if its score is 0; a row
+            with any other label is background. Or soft targets (N, C).
         weight: (N,), multiplies the rows.
         beta: exponent of the modulating factor.
         reduction: ``"none"`` gives (N,), ``"mean"`` divides by N, ``"sum"`` adds.
         avg_factor: with ``"mean"``, what to divide by instead of N: a number, or a tensor of one value.
-        activated: pred are probabilities already. One outside [0, 1] makes its row NaN.
+        activated: pred are probabilities already. A value outside [0, 1] makes the loss of its row NaN.
 
     Returns:
         float32 (float64 for float64 pred): a scalar, or (N,).

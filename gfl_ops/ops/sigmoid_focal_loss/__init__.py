@@ -22,16 +22,17 @@ def sigmoid_focal_loss(
     *,
     _loss_weight: float = 1.0,
 ) -> Tensor:
-    r"""Focal loss of independent sigmoids: :math:`\alpha_t \, u^\gamma \, \mathrm{BCE}(p, t)`.
+    r"""Focal loss of independent sigmoids (https://arxiv.org/abs/1708.02002).
 
-    u = p (1 - t) + (1 - p) t is how far p is from t, alpha_t = alpha t + (1 - alpha)(1 - t).
+    The loss is :math:`\alpha_t \, u^\gamma \, \mathrm{BCE}(p, t)` with p = sigmoid(x). u = p (1 - t) + (1 - p) t is
+    how far p is from t, and alpha_t = alpha t + (1 - alpha)(1 - t).
 
     Args:
         pred: (N, C) logits.
-        target: (N,) class indices, any outside [0, C) being background; or dense (N, C) targets in [0, 1].
+        target: (N,) class indices, where any index outside [0, C) is background; or (N, C) targets in [0, 1].
         weight: (N,) or (N, 1) for rows, (N, C) or (N * C,) for elements.
         gamma: exponent of the modulating factor.
-        alpha: share of the positives.
+        alpha: weight of the positives; negatives have the weight 1 - alpha.
         reduction: ``"none"`` gives (N, C), ``"mean"`` divides by N * C, ``"sum"`` adds.
         avg_factor: with ``"mean"``, what to divide by instead: a number, or a tensor of one value.
 
