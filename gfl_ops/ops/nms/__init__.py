@@ -132,7 +132,7 @@ def _unpadded(
 ) -> Tensor:
     if boxes.is_meta:
         raise RuntimeError(
-            f"{op}: the number of kept boxes is not known without data; nms_padded has a result of fixed size"
+            f"{op}: the number of kept boxes is not known without data; nms_padded has a fixed size"
         )
     keep, count = _padded(op, boxes, scores, iou_threshold, idxs, None, criterion)
     return keep[: int(count)]
