@@ -131,9 +131,7 @@ def _unpadded(
     op: str, boxes: Tensor, scores: Tensor, iou_threshold: float, idxs: Tensor | None, criterion: str
 ) -> Tensor:
     if boxes.is_meta:
-        raise RuntimeError(
-            f"{op}: the number of kept boxes is not known without data; nms_padded has a fixed size"
-        )
+        raise RuntimeError(f"{op}: the number of kept boxes is not known without data; nms_padded has a fixed size")
     keep, count = _padded(op, boxes, scores, iou_threshold, idxs, None, criterion)
     return keep[: int(count)]
 
