@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,28 @@ def test_the_lower_rooms_of_the_package_do_not_import_the_upper_ones(lower: str,
     imports = import_graph.graph(import_graph.modules(ROOT, "gfl_ops"))
     needed = {module for name in imports if f"{name}.".startswith(f"{lower}.") for module in imports[name]}
     assert needed and {module for module in needed if f"{module}.".startswith(f"{upper}.")} == set()
+
+
+def _room(path: Path, csrc: Path) -> str:
+    """math, cpu or cuda; or a file of its own."""
+    return path.relative_to(csrc).parts[0]
+
+
+def test_includes_of_the_core_go_down_to_the_formulas() -> None:
+    """csrc/math knows itself and the ABI's constants, the CPU's and the GPU's files do not know each other, and none
+    knows torch."""
+    csrc = ROOT / "csrc"
+    seen = set()
+    for path in (path for path in csrc.rglob("*") if path.is_file()):
+        room, text = _room(path, csrc), path.read_text()
+        assert not re.search(r"#include\s*[<\"](torch|ATen|c10)/", text), path
+        for name in re.findall(r'#include "(.*?)"', text):
+            beside = (path.parent / name).resolve()
+            other = _room(beside, csrc) if beside.exists() else name.split("/")[0]
+            assert room != "math" or other in ("math", "gfl.h"), f"{path} includes {name}"
+            assert {room, other} != {"cpu", "cuda"}, f"{path} includes {name}"
+            seen.add((room, other))
+    assert {("math", "math"), ("cpu", "math"), ("cuda", "math"), ("cpu", "gfl.h"), ("core.cpp", "cpu")} <= seen
 
 
 def test_benchmarks_run_without_the_tests() -> None:
