@@ -46,6 +46,7 @@ struct BinsRows {
   int bins;
   int pitch;
   int tile_rows;
+  int tile_bytes;
   bool sides_innermost;
   Divider by_sides;
   Divider by_length;
@@ -58,15 +59,16 @@ struct BinsRows {
         bins(static_cast<int>(bins_)),
         pitch(bins | 1),
         tile_rows(kTileBytes / (pitch * value_bytes)),
+        tile_bytes(0),
         sides_innermost(sides_innermost_),
         by_sides(sides_),
         by_length(length_),
         by_bins(bins_) {
     tile_rows = tile_rows < kTileThreads ? tile_rows / 8 * 8 : kTileThreads;  // whole vectors and whole boxes
+    tile_bytes = tile_rows * pitch * value_bytes;
   }
 
   int64_t tiles() const { return (rows + tile_rows - 1) / tile_rows; }
-  int shared_bytes(int value_bytes) const { return tile_rows * pitch * value_bytes; }
 
   struct Place {
     int64_t batch;

@@ -1,6 +1,7 @@
 // What both kernels of the dense classification losses are given.
 #pragma once
 
+#include "../error.h"
 #include "../math/class_loss.h"
 #include "index.cuh"
 #include "reduce.cuh"
@@ -99,6 +100,26 @@ template <>
 struct UsualFormula<QualityFocal<Square>> : std::true_type {};
 template <>
 struct UsualFormula<SigmoidFocal<Square>> : std::true_type {};
+
+// Calls run(formula) with the formula that an op names.
+template <class Op, class Exponent, class Run>
+int with_formula_of_exponent(const Op& op, const Exponent& exponent, const Run& run) {
+  switch (op.formula) {
+    case GFL_QUALITY_FOCAL:
+      return run(QualityFocal<Exponent>{exponent});
+    case GFL_QUALITY_FOCAL_PROBABILITY:
+      return run(QualityFocalProbability<Exponent>{exponent});
+    case GFL_SIGMOID_FOCAL:
+      return run(SigmoidFocal<Exponent>{exponent, op.alpha});
+    default:
+      return fail(GFL_ERROR_ARGUMENT, "unknown classification loss %d", static_cast<int>(op.formula));
+  }
+}
+template <class Op, class Run>
+int with_class_formula(const Op& op, const Run& run) {
+  return op.exponent == 2.0 ? with_formula_of_exponent(op, Square{}, run)
+                            : with_formula_of_exponent(op, Power{op.exponent}, run);
+}
 
 // A negative's terms, of a logit that was a T.
 template <class T, class Formula>

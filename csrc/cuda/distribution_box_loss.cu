@@ -1,7 +1,6 @@
 // Four edge distributions a positive: four neighbouring threads, which tell each other their expectations.
-#include "bins_tile.cuh"
+#include "bins_launch.cuh"
 #include "cuda_ops.h"
-#include "dispatch.cuh"
 #include "reduce.cuh"
 #include "sides.cuh"
 
@@ -68,19 +67,10 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>) distribution_box
   const int thread = static_cast<int>(threadIdx.x);
   const int side = thread % kSides;
   const int bins = kBins ? kBins : op.rows.bins;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * op.rows.tile_rows;
   const C scale = op.sums.scale.value();
-  BinsTile<T> tile{dynamic_shared<C>(), op.rows, 0, 0};
   double total_iou = 0.0;
   double total_dfl = 0.0;
-
-  for (tile.first = static_cast<int64_t>(blockIdx.x) * op.rows.tile_rows; tile.first < op.rows.rows;
-       tile.first += step) {
-    const int64_t left = op.rows.rows - tile.first;
-    tile.count = left < op.rows.tile_rows ? static_cast<int>(left) : op.rows.tile_rows;
-    tile.load(op.logits);
-    __syncthreads();
-
+  for_each_tile<T, kGrad>(op.rows, op.logits, op.grad, [&](const BinsTile<T>& tile) {
     const bool active = thread < tile.count;
     const int64_t positive = active ? (tile.first + thread) / kSides : 0;
     const TileRow<C> x = tile.row(thread);
@@ -122,42 +112,23 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>) distribution_box
         }
       }
     }
-    __syncthreads();  // the rows are finished, and free for the next tile once they are stored
-    if (kGrad) {
-      tile.store(op.grad);
-      __syncthreads();
-    }
-  }
+  });
   if (!kGrad && op.sum) {
     op.sums.add_block(0, total_iou);
     op.sums.add_block(1, total_dfl);
   }
 }
 
-template <class T, int kBins>
-void run(Stream& stream, const gfl_distribution_box_loss& op, bool backward) {
-  const BoxArguments<T> arguments(op);
-  const Grid grid{stream.blocks(arguments.rows.tiles(), 12), kTileThreads,
-                  arguments.rows.shared_bytes(sizeof(Compute<T>))};
-  stream.launch(backward ? distribution_box_loss_kernel<T, kBins, true> : distribution_box_loss_kernel<T, kBins, false>,
-                grid, arguments);
-  if (!backward && arguments.sum) finish(stream, arguments.sums, grid.blocks, 2);
-}
-
-// The bins of GFL's heads are known to the compiler; not in double, whose exponentials are not worth unrolling.
-template <class T>
-void run_bins(Stream& stream, const gfl_distribution_box_loss& op, bool backward) {
-  if constexpr (!std::is_same<T, double>::value) {
-    if (op.bins == 17) return run<T, 17>(stream, op, backward);
-  }
-  run<T, 0>(stream, op, backward);
-}
-
 int distribution_box_loss(const gfl_device& device, const gfl_distribution_box_loss& op, bool backward) {
   Stream stream(device);
-  return with_float_type(op.logits.dtype, [&](auto type) {
+  return with_bins(op.logits.dtype, op.bins, [&](auto type, auto bins) {
     using T = typename decltype(type)::type;
-    run_bins<T>(stream, op, backward);
+    constexpr int kBins = decltype(bins)::value;
+    const BoxArguments<T> arguments(op);
+    const auto kernel =
+        backward ? distribution_box_loss_kernel<T, kBins, true> : distribution_box_loss_kernel<T, kBins, false>;
+    const int blocks = launch_tiles(stream, kernel, arguments);
+    if (!backward && arguments.sum) finish(stream, arguments.sums, blocks, 2);
     return stream.status();
   });
 }

@@ -1,8 +1,7 @@
 // Distribution focal loss: a thread for each row of logits.
 #include "../math/distribution_focal_loss.h"
-#include "bins_tile.cuh"
+#include "bins_launch.cuh"
 #include "cuda_ops.h"
-#include "dispatch.cuh"
 #include "reduce.cuh"
 
 namespace gfl {
@@ -55,65 +54,36 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
   using C = Compute<T>;
   const int thread = static_cast<int>(threadIdx.x);
   const int bins = kBins ? kBins : op.rows.bins;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * op.rows.tile_rows;
   const C scale = op.sums.scale.value();
-  BinsTile<T> tile{dynamic_shared<C>(), op.rows, 0, 0};
   double total = 0.0;
-
-  for (tile.first = static_cast<int64_t>(blockIdx.x) * op.rows.tile_rows; tile.first < op.rows.rows;
-       tile.first += step) {
-    const int64_t left = op.rows.rows - tile.first;
-    tile.count = left < op.rows.tile_rows ? static_cast<int>(left) : op.rows.tile_rows;
-    tile.load(op.logits);
-    __syncthreads();
-    if (thread < tile.count) {
-      const int64_t row = tile.first + thread;
-      const TileRow<C> x = tile.row(thread);
-      const DflTarget<C> near = op.near(row);
-      const C weight = op.weight ? op.weight[row] : constant<C>(1.0);
-      const DflRow<C> result = gfl::dfl_forward<C>(x, bins, near);
-      const C loss = result.loss * weight;
-      total += static_cast<double>(loss);
-      if (op.row_losses) op.row_losses[row] = loss * scale;
-      if (kGrad) {
-        const C upstream = op.grad_loss ? op.grad_loss[row * op.grad_loss_stride] : constant<C>(1.0);
-        dfl_gradient(x, bins, near, result.inverse_sum, scale * weight * upstream);
-      }
-    }
-    __syncthreads();  // the rows are finished, and free for the next tile once they are stored
+  for_each_tile<T, kGrad>(op.rows, op.logits, op.grad, [&](const BinsTile<T>& tile) {
+    if (thread >= tile.count) return;
+    const int64_t row = tile.first + thread;
+    const TileRow<C> x = tile.row(thread);
+    const DflTarget<C> near = op.near(row);
+    const C weight = op.weight ? op.weight[row] : constant<C>(1.0);
+    const DflRow<C> result = gfl::dfl_forward<C>(x, bins, near);
+    const C loss = result.loss * weight;
+    total += static_cast<double>(loss);
+    if (op.row_losses) op.row_losses[row] = loss * scale;
     if (kGrad) {
-      tile.store(op.grad);
-      __syncthreads();
+      const C upstream = op.grad_loss ? op.grad_loss[row * op.grad_loss_stride] : constant<C>(1.0);
+      dfl_gradient(x, bins, near, result.inverse_sum, scale * weight * upstream);
     }
-  }
+  });
   if (op.sum) op.sums.add_block(0, total);
-}
-
-template <class T, int kBins>
-void run(Stream& stream, const gfl_distribution_focal_loss& op, bool backward) {
-  using C = Compute<T>;
-  const DflArguments<T> arguments(op, backward);
-  const Grid grid{stream.blocks(arguments.rows.tiles(), 12), kTileThreads, arguments.rows.shared_bytes(sizeof(C))};
-  stream.launch(
-      op.grad.data ? distribution_focal_loss_kernel<T, kBins, true> : distribution_focal_loss_kernel<T, kBins, false>,
-      grid, arguments);
-  if (arguments.sum) finish(stream, arguments.sums, grid.blocks);
-}
-
-// The bins of GFL's heads are known to the compiler; not in double, whose exponentials are not worth unrolling.
-template <class T>
-void run_bins(Stream& stream, const gfl_distribution_focal_loss& op, bool backward) {
-  if constexpr (!std::is_same<T, double>::value) {
-    if (op.bins == 17) return run<T, 17>(stream, op, backward);
-  }
-  run<T, 0>(stream, op, backward);
 }
 
 int distribution_focal_loss(const gfl_device& device, const gfl_distribution_focal_loss& op, bool backward) {
   Stream stream(device);
-  return with_float_type(op.logits.dtype, [&](auto type) {
+  return with_bins(op.logits.dtype, op.bins, [&](auto type, auto bins) {
     using T = typename decltype(type)::type;
-    run_bins<T>(stream, op, backward);
+    constexpr int kBins = decltype(bins)::value;
+    const DflArguments<T> arguments(op, backward);
+    const auto kernel =
+        op.grad.data ? distribution_focal_loss_kernel<T, kBins, true> : distribution_focal_loss_kernel<T, kBins, false>;
+    const int blocks = launch_tiles(stream, kernel, arguments);
+    if (arguments.sum) finish(stream, arguments.sums, blocks);
     return stream.status();
   });
 }

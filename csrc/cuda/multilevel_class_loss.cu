@@ -34,24 +34,17 @@ int run(Stream& stream, const gfl_multilevel_class_loss& op, const Formula& form
   return stream.status();
 }
 
-template <class T, class Exponent>
-int run_formula(Stream& stream, const gfl_multilevel_class_loss& op, const Exponent& exponent, bool backward) {
-  switch (op.formula) {
-    case GFL_QUALITY_FOCAL:
-      return run<T>(stream, op, QualityFocal<Exponent>{exponent}, backward);
-    case GFL_SIGMOID_FOCAL:
-      return run<T>(stream, op, SigmoidFocal<Exponent>{exponent, op.alpha}, backward);
-    default:
-      return fail(GFL_ERROR_ARGUMENT, "maps must be logits");
-  }
-}
-
 int multilevel_class_loss(const gfl_device& device, const gfl_multilevel_class_loss& op, bool backward) {
   Stream stream(device);
   return with_float_type(op.pred.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    if (op.exponent == 2.0) return run_formula<T>(stream, op, Square{}, backward);
-    return run_formula<T>(stream, op, Power{op.exponent}, backward);
+    return with_class_formula(op, [&](const auto& formula) {
+      if constexpr (std::decay_t<decltype(formula)>::of_logits) {
+        return run<T>(stream, op, formula, backward);
+      } else {
+        return fail(GFL_ERROR_ARGUMENT, "maps must be logits");
+      }
+    });
   });
 }
 

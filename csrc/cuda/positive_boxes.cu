@@ -2,8 +2,8 @@
 // the maps says the list of a tile's positives.
 #include "../math/atss_assign.h"
 #include "../math/gfl_loss.h"
+#include "bins_launch.cuh"
 #include "cuda_ops.h"
-#include "dispatch.cuh"
 #include "positives.cuh"
 #include "sides.cuh"
 
@@ -227,14 +227,8 @@ void run(Stream& stream, const gfl_positive_boxes& op, bool backward) {
 
 int positive_boxes(const gfl_device& device, const gfl_positive_boxes& op, bool backward) {
   Stream stream(device);
-  return with_float_type(op.edges.dtype, [&](auto type) {
-    using T = typename decltype(type)::type;
-    // As in distribution_box_loss.cu, GFL's own number of bins is known to the compiler, but not in double.
-    if (op.bins == 17 && !std::is_same<T, double>::value) {
-      run<T, std::is_same<T, double>::value ? 0 : 17>(stream, op, backward);
-    } else {
-      run<T, 0>(stream, op, backward);
-    }
+  return with_bins(op.edges.dtype, op.bins, [&](auto type, auto bins) {
+    run<typename decltype(type)::type, decltype(bins)::value>(stream, op, backward);
     return stream.status();
   });
 }

@@ -78,8 +78,8 @@ struct Postprocess {
     stream.launch(cut_kernel<T>, Grid{static_cast<int>(batch * op.num_levels), kCutThreads}, from);
     stream.launch(collect_kernel<T, S>, Grid{stream.blocks(batch * from.chunks, 8), kFindThreads}, from);
     stream.launch(place_kernel<T>, grid(stream, batch * from.ranks * kWarp), from);
-    stream.launch(decode_kernel<T>, Grid{stream.blocks(rows.tiles(), 12), kTileThreads, rows.shared_bytes(sizeof(T))},
-                  from, detected, rows);
+    stream.launch(decode_kernel<T>, Grid{stream.blocks(rows.tiles(), 12), kTileThreads, rows.tile_bytes}, from,
+                  detected, rows);
     suppress(stream, SortedBoxes<T>(detected.boxes, detected.labels, op.nms_threshold, op.criterion), suppression);
     stream.launch(write_kernel<T>, grid(stream, batch * op.room), from, detected);
     if (op.distributions) write_edges(stream, op);
@@ -88,8 +88,8 @@ struct Postprocess {
   void write_edges(Stream& stream, const gfl_postprocess& op) const {
     const BinsRows rows(1, kSides, op.bins, op.batch * op.room, true, sizeof(T));
     const gfl_bins dense{op.distributions, op.dtype, 0, 1, kSides * op.bins};
-    stream.launch(edges_kernel<T>, Grid{stream.blocks(rows.tiles(), 12), kTileThreads, rows.shared_bytes(sizeof(T))},
-                  from, detected, rows, BinsView<T>(dense, rows, 1));
+    stream.launch(edges_kernel<T>, Grid{stream.blocks(rows.tiles(), 12), kTileThreads, rows.tile_bytes}, from, detected,
+                  rows, BinsView<T>(dense, rows, 1));
   }
 
   static Grid grid(Stream& stream, int64_t threads) {

@@ -18,7 +18,6 @@ __host__ __device__ __forceinline__ int64_t words_for(int64_t bits) { return (bi
 __device__ __forceinline__ uint64_t below(int number) { return (uint64_t{1} << number) - 1; }
 __device__ __forceinline__ bool has(uint64_t set, int number) { return set >> number & 1; }
 __device__ __forceinline__ int size_of(uint64_t set) { return __popcll(static_cast<long long>(set)); }
-__device__ __forceinline__ int least_of(uint64_t set) { return __ffsll(static_cast<long long>(set)) - 1; }
 
 // The set of those for which a condition holds, each lane asking for its own number and for the one 32 above.
 __device__ __forceinline__ uint64_t where(bool low, bool high) {

@@ -1,0 +1,76 @@
+// Which kernel takes a dense classification loss, with which formula. A file for each type of logits includes this, so that
+// they can be compiled side by side: it takes nvcc longer than anything else here.
+#pragma once
+
+#include "class_loss_flat.cuh"
+#include "class_loss_strided.cuh"
+#include "class_loss_types.h"
+
+namespace gfl {
+namespace cuda {
+
+template <class T>
+bool contiguous(const gfl_matrix& matrix, const gfl_class_loss& op) {
+  if (matrix.data == nullptr) return true;
+  return matrix.row_stride == op.cols && matrix.col_stride == 1 && aligned(matrix.data, 16);
+}
+
+template <class T>
+bool flat(const gfl_class_loss& op) {
+  const bool by_element = op.reduction.kind != GFL_REDUCE_ELEMENTS || aligned(op.loss, 16);
+  return op.cols < (int64_t{1} << 30) && by_element && contiguous<T>(op.pred, op) && contiguous<T>(op.target, op) &&
+         contiguous<T>(op.grad, op);
+}
+
+template <class T, class Formula, bool kDense, bool kLoss, bool kGrad>
+void launch_flat(Stream& stream, const gfl_class_loss& op, const Formula& formula, bool backward) {
+  using Tile = FlatTile<T, kLoss && kGrad>;
+  const ClassArguments<T> arguments(op, backward);
+  const int64_t tiles = (op.rows * op.cols + Tile::kElements - 1) / Tile::kElements;
+  const int blocks = stream.blocks(tiles, 8);
+  const bool plain =
+      arguments.factors.spread == Spread::kShared && !arguments.element_losses && (!kGrad || arguments.grad != nullptr);
+  const TilePlan plan(op.cols > 0 ? op.cols : 1, static_cast<int64_t>(blocks) * Tile::kElements, plain);
+  stream.launch(class_loss_flat<T, Formula, kDense, kLoss, kGrad>,
+                Grid{blocks, Tile::kThreads, kDense ? 0 : Tile::kMarkBytes}, arguments, formula, plan);
+  if (arguments.sum) finish(stream, arguments.sums, blocks);
+}
+
+template <class T, class Formula>
+void launch_strided(Stream& stream, const gfl_class_loss& op, const Formula& formula, bool backward) {
+  const ClassArguments<T> arguments(op, backward);
+  int lanes = 1;
+  const bool rows_adjoin = op.pred.row_stride < op.pred.col_stride;
+  while (!rows_adjoin && lanes < kWarp && lanes < op.cols) lanes *= 2;
+  const int groups = kStridedThreads / lanes;
+  const int blocks = stream.blocks((op.rows + groups - 1) / groups, 8);
+  stream.launch(class_loss_strided<T, Formula>, Grid{blocks, kStridedThreads}, arguments, formula, lanes);
+  if (arguments.sum) finish(stream, arguments.sums, blocks);
+}
+
+// The usual losses of labels have a kernel for each purpose; the others share one that can do both.
+template <class T, class Formula>
+int run_class_loss(Stream& stream, const gfl_class_loss& op, const Formula& formula, bool backward) {
+  constexpr bool kOwnKernels = UsualFormula<Formula>::value && !std::is_same<T, double>::value;
+  const bool per_row = !backward && op.reduction.kind == GFL_REDUCE_ROWS;
+  if (per_row || !flat<T>(op)) {
+    launch_strided<T>(stream, op, formula, backward);
+  } else if (op.target.data) {
+    launch_flat<T, Formula, true, true, true>(stream, op, formula, backward);
+  } else if (kOwnKernels && backward) {
+    launch_flat<T, Formula, false, !kOwnKernels, true>(stream, op, formula, backward);
+  } else if (kOwnKernels && op.grad.data == nullptr) {
+    launch_flat<T, Formula, false, true, !kOwnKernels>(stream, op, formula, backward);
+  } else {
+    launch_flat<T, Formula, false, true, true>(stream, op, formula, backward);
+  }
+  return stream.status();
+}
+
+template <class T>
+int class_loss_of(Stream& stream, const gfl_class_loss& op, bool backward) {
+  return with_class_formula(op, [&](const auto& formula) { return run_class_loss<T>(stream, op, formula, backward); });
+}
+
+}  // namespace cuda
+}  // namespace gfl
