@@ -23,8 +23,8 @@ class Nms {
   Nms(const CpuKernels* kernels, const gfl_nms& op, void* workspace) : kernels_(kernels), op_(op) {
     Workspace pieces(workspace);
     const int64_t n = op.count;
-    ranks_ = pieces.take<Rank<T>>(n);
-    scratch_ = pieces.take<Rank<T>>(n);
+    keys_ = pieces.take<OrderKey<T>>(n);
+    scratch_ = pieces.take<OrderKey<T>>(n);
     stays_ = pieces.take<uint8_t>(columns());
     for (T** column : {&boxes_.x1, &boxes_.y1, &boxes_.x2, &boxes_.y2, &boxes_.area}) {
       *column = pieces.take<T>(columns());
@@ -41,8 +41,8 @@ class Nms {
   int64_t bytes() const { return bytes_; }
 
   void run() {
-    rank();
-    Segment all{0, ranked_, 0};
+    sort_boxes();
+    Segment all{0, num_sorted_, 0};
     num_segments_ = 1;
     if (op_.classes) {
       cut();
@@ -61,24 +61,24 @@ class Nms {
   // Classes within this range of numbers are counted, wilder ones sorted.
   int64_t most_counted() const { return 4 * op_.count + 1024; }
 
-  void rank() {
+  void sort_boxes() {
     const T* scores = static_cast<const T*>(op_.scores);
     for (int64_t i = 0; i < op_.count; ++i) {
-      if (scores[i] == scores[i]) ranks_[ranked_++] = rank_of(scores[i], i);
+      if (scores[i] == scores[i]) keys_[num_sorted_++] = order_key(scores[i], i);
     }
-    sort_by_score(ranks_, ranked_, scratch_);
+    sort_by_score(keys_, num_sorted_, scratch_);
   }
 
-  int64_t class_at(int64_t position) const { return op_.classes[index_of(ranks_[position])]; }
+  int64_t class_at(int64_t position) const { return op_.classes[index_of(keys_[position])]; }
   int64_t position_at(int64_t i) const { return op_.classes ? by_class_[i] : i; }
 
   void cut() {
     order_by_class();
     num_segments_ = 0;
     int64_t column = 0;
-    for (int64_t i = 0; i < ranked_;) {
+    for (int64_t i = 0; i < num_sorted_;) {
       Segment segment{i, i + 1, column};
-      while (segment.end < ranked_ && class_at(by_class_[segment.end]) == class_at(by_class_[i])) ++segment.end;
+      while (segment.end < num_sorted_ && class_at(by_class_[segment.end]) == class_at(by_class_[i])) ++segment.end;
       const int64_t size = segment.end - segment.begin;
       if (size > 1) column += (size + kColumnPadding - 1) / kColumnPadding * kColumnPadding;
       segments_[num_segments_++] = segment;
@@ -89,29 +89,29 @@ class Nms {
   void order_by_class() {
     int64_t least = INT64_MAX;
     int64_t most = INT64_MIN;
-    for (int64_t i = 0; i < ranked_; ++i) {
+    for (int64_t i = 0; i < num_sorted_; ++i) {
       least = std::min(least, class_at(i));
       most = std::max(most, class_at(i));
     }
     const uint64_t range = static_cast<uint64_t>(most) - static_cast<uint64_t>(least);
-    if (ranked_ == 0) return;
+    if (num_sorted_ == 0) return;
     if (range + 1 == 0 || range >= static_cast<uint64_t>(most_counted())) {
-      for (int64_t i = 0; i < ranked_; ++i) by_class_[i] = i;
-      std::sort(by_class_, by_class_ + ranked_, [this](int64_t a, int64_t b) {
+      for (int64_t i = 0; i < num_sorted_; ++i) by_class_[i] = i;
+      std::sort(by_class_, by_class_ + num_sorted_, [this](int64_t a, int64_t b) {
         return class_at(a) != class_at(b) ? class_at(a) < class_at(b) : a < b;
       });
       return;
     }
     const int64_t numbers = static_cast<int64_t>(range) + 1;
     std::fill(places_, places_ + numbers, 0);
-    for (int64_t i = 0; i < ranked_; ++i) ++places_[class_at(i) - least];
+    for (int64_t i = 0; i < num_sorted_; ++i) ++places_[class_at(i) - least];
     int64_t before = 0;
     for (int64_t i = 0; i < numbers; ++i) {
       const int64_t here = places_[i];
       places_[i] = before;
       before += here;
     }
-    for (int64_t i = 0; i < ranked_; ++i) by_class_[places_[class_at(i) - least]++] = i;
+    for (int64_t i = 0; i < num_sorted_; ++i) by_class_[places_[class_at(i) - least]++] = i;
   }
 
   void suppress() {
@@ -122,7 +122,7 @@ class Nms {
     const auto small = [this](int64_t i) {
       if (segments_[i].end - segments_[i].begin < kLarge) suppress(segments_[i]);
     };
-    if (ranked_ >= worth_threads) return parallel_chunks(num_segments_, small);
+    if (num_sorted_ >= worth_threads) return parallel_chunks(num_segments_, small);
     for (int64_t i = 0; i < num_segments_; ++i) small(i);
   }
 
@@ -134,7 +134,7 @@ class Nms {
     }
     const BoxColumns<T> columns = boxes_.from(segment.column);
     for (int64_t i = 0; i < size; ++i) {
-      const T* box = static_cast<const T*>(op_.boxes) + 4 * index_of(ranks_[position_at(segment.begin + i)]);
+      const T* box = static_cast<const T*>(op_.boxes) + 4 * index_of(keys_[position_at(segment.begin + i)]);
       columns.x1[i] = box[0];
       columns.y1[i] = box[1];
       columns.x2[i] = box[2];
@@ -153,8 +153,8 @@ class Nms {
   void collect() const {
     const uint8_t* stays = reinterpret_cast<const uint8_t*>(scratch_);
     int64_t kept = 0;
-    for (int64_t i = 0; i < ranked_ && kept < op_.room; ++i) {
-      if (stays[i]) op_.keep[kept++] = index_of(ranks_[i]);
+    for (int64_t i = 0; i < num_sorted_ && kept < op_.room; ++i) {
+      if (stays[i]) op_.keep[kept++] = index_of(keys_[i]);
     }
     *op_.kept = kept;
     std::fill(op_.keep + kept, op_.keep + op_.room, -1);
@@ -162,14 +162,14 @@ class Nms {
 
   const CpuKernels* kernels_;
   const gfl_nms& op_;
-  Rank<T>* ranks_;
-  Rank<T>* scratch_;
+  OrderKey<T>* keys_;
+  OrderKey<T>* scratch_;
   uint8_t* stays_;
   BoxColumns<T> boxes_;
   int64_t* by_class_ = nullptr;
   Segment* segments_ = nullptr;
   int64_t* places_ = nullptr;
-  int64_t ranked_ = 0;
+  int64_t num_sorted_ = 0;
   int64_t num_segments_ = 0;
   int64_t bytes_ = 0;
 };
@@ -177,7 +177,7 @@ class Nms {
 }  // namespace
 
 int cpu_nms(const CpuKernels& kernels, const gfl_nms& op) {
-  if (op.count >= kMostRanked)
+  if (op.count >= kOrderKeyIndices)
     return fail(GFL_ERROR_ARGUMENT, "too many boxes: %lld", static_cast<long long>(op.count));
   if (op.dtype == GFL_FLOAT64) {
     Nms<double>(&kernels, op, op.workspace).run();

@@ -18,9 +18,9 @@ constexpr int kBlock = 16;                    // cells that are decoded together
 // How one level of one image is cut into pieces.
 struct SearchedLevel : LevelLogits {
   int64_t pieces;
-  int64_t room;         // ranks that a piece has place for
+  int64_t room;         // keys that a piece has place for
   int64_t first_piece;  // among an image's pieces
-  int64_t first_rank;   // among an image's ranks
+  int64_t first_key;    // among an image's keys
 };
 
 template <class T>
@@ -30,9 +30,9 @@ class Postprocess {
       : kernels_(kernels), op_(op), score_threshold_(static_cast<T>(op.score_threshold)) {
     for (int i = 0; i < op.num_levels; ++i) add_level(i);
     Workspace pieces(workspace);
-    ranks_ = pieces.take<Rank<T>>(op.batch * ranks_an_image_);
+    keys_ = pieces.take<OrderKey<T>>(op.batch * keys_an_image_);
     found_ = pieces.take<int64_t>(op.batch * pieces_an_image_);
-    kept_ranks_ = pieces.take<Rank<T>>(op.batch * op.room);
+    kept_keys_ = pieces.take<OrderKey<T>>(op.batch * op.room);
     const int64_t column = op.room + kColumnPadding;
     for (T** data : {&kept_.x1, &kept_.y1, &kept_.x2, &kept_.y2, &kept_.area}) {
       *data = pieces.take<T>(op.batch * column);
@@ -61,14 +61,14 @@ class Postprocess {
     level.pieces = (level.size + kPiece - 1) / kPiece;
     level.room = std::min(level.most + std::max<int64_t>(level.most, 1024), std::min(level.size, kPiece));
     level.first_piece = pieces_an_image_;
-    level.first_rank = ranks_an_image_;
+    level.first_key = keys_an_image_;
     logits_ += level.size;
     pieces_an_image_ += level.pieces;
-    ranks_an_image_ += level.pieces * level.room;
+    keys_an_image_ += level.pieces * level.room;
   }
 
-  Rank<T>* piece_ranks(int64_t image, int level, int64_t piece) const {
-    return ranks_ + image * ranks_an_image_ + levels_[level].first_rank + piece * levels_[level].room;
+  OrderKey<T>* piece_keys(int64_t image, int level, int64_t piece) const {
+    return keys_ + image * keys_an_image_ + levels_[level].first_key + piece * levels_[level].room;
   }
   int64_t& piece_found(int64_t image, int level, int64_t piece) const {
     return found_[image * pieces_an_image_ + levels_[level].first_piece + piece];
@@ -76,7 +76,7 @@ class Postprocess {
 
   void search(int64_t image, int i, int64_t piece) const {
     const SearchedLevel& level = levels_[i];
-    Rank<T>* ranks = piece_ranks(image, i, piece);
+    OrderKey<T>* keys = piece_keys(image, i, piece);
     int64_t found = 0;
     int32_t places[kScanTile + kColumnPadding];
     T values[kScanTile];
@@ -92,35 +92,35 @@ class Postprocess {
         const T score = score_of_logit(values[j]);
         if (!(score > score_threshold_)) continue;
         if (found == level.room) {
-          keep_best(ranks, found, level.most);
-          least = std::max(least, static_cast<T>(least_logit(static_cast<double>(score_of(ranks[level.most - 1])))));
+          keep_best(keys, found, level.most);
+          least = std::max(least, static_cast<T>(least_logit(static_cast<double>(score_of(keys[level.most - 1])))));
         }
-        ranks[found++] = rank_of(score, level.index(start + places[j]));
+        keys[found++] = order_key(score, level.index(start + places[j]));
       }
       start += count;
     }
-    if (found > level.most) keep_best(ranks, found, level.most);
+    if (found > level.most) keep_best(keys, found, level.most);
     piece_found(image, i, piece) = found;
   }
 
   // The best to the front, the worst of them last.
-  static void keep_best(Rank<T>* ranks, int64_t& count, int64_t most) {
-    std::nth_element(ranks, ranks + most - 1, ranks + count);
+  static void keep_best(OrderKey<T>* keys, int64_t& count, int64_t most) {
+    std::nth_element(keys, keys + most - 1, keys + count);
     count = most;
   }
 
-  // The candidates of all levels together, at the front of the image's ranks.
+  // The candidates of all levels together, at the front of the image's keys.
   int64_t merge(int64_t image) const {
-    Rank<T>* ranks = ranks_ + image * ranks_an_image_;
+    OrderKey<T>* keys = keys_ + image * keys_an_image_;
     int64_t total = 0;
     for (int i = 0; i < op_.num_levels; ++i) {
       int64_t found = 0;
       for (int64_t piece = 0; piece < levels_[i].pieces; ++piece) {
-        const Rank<T>* from = piece_ranks(image, i, piece);
-        std::copy(from, from + piece_found(image, i, piece), ranks + total + found);
+        const OrderKey<T>* from = piece_keys(image, i, piece);
+        std::copy(from, from + piece_found(image, i, piece), keys + total + found);
         found += piece_found(image, i, piece);
       }
-      if (found > levels_[i].most) keep_best(ranks + total, found, levels_[i].most);
+      if (found > levels_[i].most) keep_best(keys + total, found, levels_[i].most);
       total += found;
     }
     return total;
@@ -138,8 +138,8 @@ class Postprocess {
     int64_t cell;
     int64_t label;
   };
-  Cell cell_of(const Rank<T>& rank) const {
-    const int64_t index = index_of(rank);
+  Cell cell_of(const OrderKey<T>& key) const {
+    const int64_t index = index_of(key);
     int level = 0;
     while (index >= levels_[level].first_index + levels_[level].size) ++level;
     const int64_t place = index - levels_[level].first_index;
@@ -147,12 +147,12 @@ class Postprocess {
   }
 
   // The expectations of up to a block of candidates; with their distributions where `first` is a detection's number.
-  EdgeBlock<T> decode(int64_t image, const Rank<T>* ranks, int count, int64_t first = -1) const {
+  EdgeBlock<T> decode(int64_t image, const OrderKey<T>* keys, int count, int64_t first = -1) const {
     EdgeBlock<T> block;
     block.count = count;
     block.bins = static_cast<int>(op_.bins);
     for (int i = 0; i < count; ++i) {
-      const Cell cell = cell_of(ranks[i]);
+      const Cell cell = cell_of(keys[i]);
       const gfl_bins& edges = op_.levels[cell.level].edges;
       block.edges[i] = &edges;
       block.offsets[i] = image * edges.batch_stride + cell.cell * edges.length_stride;
@@ -166,30 +166,30 @@ class Postprocess {
 
   void detect(int64_t image) const {
     constexpr int64_t batch = 512;  // candidates that are sorted at a time: most are never asked for
-    Rank<T>* ranks = ranks_ + image * ranks_an_image_;
+    OrderKey<T>* keys = keys_ + image * keys_an_image_;
     const int64_t total = merge(image);
     int64_t kept = 0;
     for (int64_t start = 0; start < total && kept < op_.room; start += batch) {
       const int64_t end = std::min(start + batch, total);
-      if (end < total) std::nth_element(ranks + start, ranks + end - 1, ranks + total);
-      std::sort(ranks + start, ranks + end);
+      if (end < total) std::nth_element(keys + start, keys + end - 1, keys + total);
+      std::sort(keys + start, keys + end);
       for (int64_t i = start; i < end && kept < op_.room; i += kBlock) {
-        kept = suppress_block(image, ranks + i, static_cast<int>(std::min<int64_t>(kBlock, end - i)), kept);
+        kept = suppress_block(image, keys + i, static_cast<int>(std::min<int64_t>(kBlock, end - i)), kept);
       }
     }
     write(image, kept);
   }
 
-  int64_t suppress_block(int64_t image, const Rank<T>* ranks, int count, int64_t kept) const {
+  int64_t suppress_block(int64_t image, const OrderKey<T>* keys, int count, int64_t kept) const {
     T corners[5][kBlock];
     int32_t labels[kBlock];
     int which[kBlock];
     uint8_t stays[kBlock];
     const ImageFrame<T> image_frame = frame(image);
-    const EdgeBlock<T> block = decode(image, ranks, count);
+    const EdgeBlock<T> block = decode(image, keys, count);
     int large = 0;
     for (int i = 0; i < count; ++i) {
-      const Cell cell = cell_of(ranks[i]);
+      const Cell cell = cell_of(keys[i]);
       const gfl_head_level& level = op_.levels[cell.level];
       const T expectation[4] = {block.expectation[0][i], block.expectation[1][i], block.expectation[2][i],
                                 block.expectation[3][i]};
@@ -208,7 +208,7 @@ class Postprocess {
     const int64_t end = kernels_->nms(GreedyNms<T>{candidates, large, kept_.from(image * (op_.room + kColumnPadding)),
                                                    kept, op_.room, op_.nms_threshold, op_.criterion, stays});
     for (int i = 0; i < large; ++i) {
-      if (stays[i]) kept_ranks_[image * op_.room + kept++] = ranks[which[i]];
+      if (stays[i]) kept_keys_[image * op_.room + kept++] = keys[which[i]];
     }
     return end;
   }
@@ -218,7 +218,7 @@ class Postprocess {
     T* boxes = static_cast<T*>(op_.boxes) + image * op_.room * 4;
     T* scores = static_cast<T*>(op_.scores) + image * op_.room;
     int64_t* labels = op_.labels + image * op_.room;
-    const Rank<T>* ranks = kept_ranks_ + image * op_.room;
+    const OrderKey<T>* keys = kept_keys_ + image * op_.room;
     op_.counts[image] = kept;
     for (int64_t i = 0; i < op_.room; ++i) {
       const bool there = i < kept;
@@ -226,19 +226,19 @@ class Postprocess {
       boxes[4 * i + 1] = there ? columns.y1[i] : T();
       boxes[4 * i + 2] = there ? columns.x2[i] : T();
       boxes[4 * i + 3] = there ? columns.y2[i] : T();
-      scores[i] = there ? score_of(ranks[i]) : T();
+      scores[i] = there ? score_of(keys[i]) : T();
       labels[i] = there ? columns.labels[i] : -1;
     }
     if (op_.distributions) write_edges(image, kept);
   }
 
   void write_edges(int64_t image, int64_t kept) const {
-    const Rank<T>* ranks = kept_ranks_ + image * op_.room;
+    const OrderKey<T>* keys = kept_keys_ + image * op_.room;
     T* strides = static_cast<T*>(op_.strides) + image * op_.room;
     for (int64_t i = 0; i < kept; i += kBlock) {
-      decode(image, ranks + i, static_cast<int>(std::min<int64_t>(kBlock, kept - i)), i);
+      decode(image, keys + i, static_cast<int>(std::min<int64_t>(kBlock, kept - i)), i);
     }
-    for (int64_t i = 0; i < kept; ++i) strides[i] = static_cast<T>(op_.levels[cell_of(ranks[i]).level].stride);
+    for (int64_t i = 0; i < kept; ++i) strides[i] = static_cast<T>(op_.levels[cell_of(keys[i]).level].stride);
     std::fill(strides + kept, strides + op_.room, T());
     T* distributions = static_cast<T*>(op_.distributions) + image * op_.room * 4 * op_.bins;
     std::fill(distributions + kept * 4 * op_.bins, distributions + op_.room * 4 * op_.bins, T());
@@ -252,10 +252,10 @@ class Postprocess {
   SearchedLevel levels_[GFL_MAX_LEVELS];
   int64_t logits_ = 0;
   int64_t pieces_an_image_ = 0;
-  int64_t ranks_an_image_ = 0;
-  Rank<T>* ranks_;
+  int64_t keys_an_image_ = 0;
+  OrderKey<T>* keys_;
   int64_t* found_;
-  Rank<T>* kept_ranks_;
+  OrderKey<T>* kept_keys_;
   BoxColumns<T> kept_;
   int64_t bytes_ = 0;
 };
@@ -263,7 +263,7 @@ class Postprocess {
 template <class T>
 int run(const CpuKernels& kernels, const gfl_postprocess& op) {
   const Postprocess<T> postprocess(&kernels, op, op.workspace);
-  if (postprocess.logits_an_image() >= kMostRanked) {
+  if (postprocess.logits_an_image() >= kOrderKeyIndices) {
     return fail(GFL_ERROR_ARGUMENT, "an image may have fewer than 2^32 logits, got %lld",
                 static_cast<long long>(postprocess.logits_an_image()));
   }

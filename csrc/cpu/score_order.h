@@ -1,4 +1,4 @@
-// Ranks in their order.
+// Order keys, sorted.
 #pragma once
 
 #include <algorithm>
@@ -8,12 +8,12 @@
 
 namespace gfl {
 
-// By score alone, eleven bits at a time: the ranks come with ascending indices, and equal scores keep them so.
-inline void sort_by_score(uint64_t* ranks, int64_t count, uint64_t* scratch) {
+// By score alone, eleven bits at a time: the keys come with ascending indices, and equal scores keep them so.
+inline void sort_by_score(uint64_t* keys, int64_t count, uint64_t* scratch) {
   constexpr int kDigit = 11;
   constexpr uint64_t kDigits = uint64_t{1} << kDigit;
-  if (count < 256) return std::sort(ranks, ranks + count);
-  uint64_t* from = ranks;
+  if (count < 256) return std::sort(keys, keys + count);
+  uint64_t* from = keys;
   uint64_t* to = scratch;
   for (int shift = 32; shift < 64; shift += kDigit) {
     int64_t places[kDigits] = {};
@@ -27,8 +27,8 @@ inline void sort_by_score(uint64_t* ranks, int64_t count, uint64_t* scratch) {
     for (int64_t i = 0; i < count; ++i) to[places[(from[i] >> shift) & (kDigits - 1)]++] = from[i];
     std::swap(from, to);
   }
-  std::copy(from, from + count, ranks);
+  std::copy(from, from + count, keys);
 }
-inline void sort_by_score(WideRank* ranks, int64_t count, WideRank*) { std::sort(ranks, ranks + count); }
+inline void sort_by_score(WideOrderKey* keys, int64_t count, WideOrderKey*) { std::sort(keys, keys + count); }
 
 }  // namespace gfl

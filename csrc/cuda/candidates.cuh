@@ -1,10 +1,10 @@
 // The best (cell, class) pairs of every level of every image, exactly, without a list of all that exceed the threshold.
 //
-// `count` reads the logits once and counts the scores above the threshold in up to 2,048 steps. `cut` takes from that,
-// for each level of each image, a bound which no more ranks keep than the level's list has room for, and among them the
+// `count` reads the logits once and counts the scores above the threshold in up to 2,048 steps. `bound` takes from that,
+// for each level of each image, a bound which no more keys keep than the level's list has room for, and among them the
 // best `most`; where a step of scores is too crowded for that, it looks closer, down to the last bit and the index.
 // `collect` lists what keeps the bound, and reads again only where something does. `place` puts the list in order.
-// Which thread adds to a list first is chance; the order of ranks is not, so neither is the result.
+// Which thread adds to a list first is chance; the order of keys is not, so neither is the result.
 #pragma once
 
 #include "../level_logits.h"
@@ -49,7 +49,7 @@ struct Bound {
 
 struct CandidateLevel : LevelLogits {
   int64_t room;  // of its list
-  int64_t first_rank;
+  int64_t first_key;
   int64_t first_candidate;
   int64_t first_chunk;
 };
@@ -64,14 +64,14 @@ struct Candidates {
   CandidateLevel levels[GFL_MAX_LEVELS];
   int64_t chunk_logits;
   int64_t chunks = 0;  // of an image, as the next two
-  int64_t ranks = 0;
+  int64_t keys = 0;
   int64_t most = 0;      // candidates
   uint32_t* histogram;   // (batch, levels, kSteps), given as 0
-  uint32_t* found;       // (batch, levels) ranks in a list, given as 0
+  uint32_t* found;       // (batch, levels) keys in a list, given as 0
   Bound<T>* bounds;      // (batch, levels)
   uint32_t* best_steps;  // (batch, chunks) the first step with anything in it
-  Rank<T>* list;         // (batch, ranks)
-  Rank<T>* sorted;       // (batch, most), those of a level together and in order
+  OrderKey<T>* list;     // (batch, keys)
+  OrderKey<T>* sorted;   // (batch, most), those of a level together and in order
 
   Candidates(const gfl_postprocess& op, int64_t logits_a_chunk)
       : batch(op.batch),
@@ -87,11 +87,11 @@ struct Candidates {
       static_cast<LevelLogits&>(level) = LevelLogits(op, i, logits);
       const int64_t slack = level.most < 1024 ? 1024 : level.most;
       level.room = level.most + slack < level.size ? level.most + slack : level.size;
-      level.first_rank = ranks;
+      level.first_key = keys;
       level.first_candidate = most;
       level.first_chunk = chunks;
       logits += level.size;
-      ranks += level.room;
+      keys += level.room;
       most += level.most;
       chunks += (level.size + chunk_logits - 1) / chunk_logits;
     }
@@ -102,9 +102,9 @@ struct Candidates {
     while (level + 1 < num_levels && chunk >= levels[level + 1].first_chunk) ++level;
     return level;
   }
-  __device__ __forceinline__ int level_of_rank(int64_t rank) const {
+  __device__ __forceinline__ int level_of_key(int64_t key) const {
     int level = 0;
-    while (level + 1 < num_levels && rank >= levels[level + 1].first_rank) ++level;
+    while (level + 1 < num_levels && key >= levels[level + 1].first_key) ++level;
     return level;
   }
   __device__ __forceinline__ int level_of_candidate(int64_t candidate) const {
@@ -113,7 +113,7 @@ struct Candidates {
     return level;
   }
   __device__ __forceinline__ int64_t list_of(int64_t image, int level) const {
-    return image * ranks + levels[level].first_rank;
+    return image * keys + levels[level].first_key;
   }
   // How many candidates a level has.
   __device__ __forceinline__ int64_t count(int64_t image, int level) const {
@@ -240,29 +240,29 @@ __global__ void __launch_bounds__(kFindThreads) collect_kernel(const Candidates<
                            const int64_t index = level.index(place);
                            if (!bound.keeps(distance, index)) return;
                            const uint32_t slot = atomicAdd(&op.found[image * op.num_levels + i], 1u);
-                           op.list[op.list_of(image, i) + slot] = rank_of(score_at<T>(distance), index);
+                           op.list[op.list_of(image, i) + slot] = order_key(score_at<T>(distance), index);
                          });
   }
 }
 
-// One warp for each rank of a list: its place is the number of those before it.
+// One warp for each key of a list: its place is the number of those before it.
 template <class T>
 __global__ void __launch_bounds__(kFindThreads) place_kernel(const Candidates<T> op) {
   constexpr int kWarps = kFindThreads / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t warp = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
-  for (int64_t i = warp; i < op.batch * op.ranks; i += static_cast<int64_t>(gridDim.x) * kWarps) {
-    const int64_t image = i / op.ranks;
-    const int level = op.level_of_rank(i - image * op.ranks);
+  for (int64_t i = warp; i < op.batch * op.keys; i += static_cast<int64_t>(gridDim.x) * kWarps) {
+    const int64_t image = i / op.keys;
+    const int level = op.level_of_key(i - image * op.keys);
     const int64_t start = op.list_of(image, level);
     const int64_t listed = op.found[image * op.num_levels + level];
     if (i - start >= listed) continue;
-    const Rank<T> rank = op.list[i];
+    const OrderKey<T> key = op.list[i];
     int before = 0;
-    for (int64_t j = lane; j < listed; j += kWarp) before += op.list[start + j] < rank ? 1 : 0;
+    for (int64_t j = lane; j < listed; j += kWarp) before += op.list[start + j] < key ? 1 : 0;
     for (int offset = kWarp / 2; offset > 0; offset /= 2) before += __shfl_xor_sync(kFullWarp, before, offset);
     if (lane != 0 || before >= op.levels[level].most) continue;
-    op.sorted[image * op.most + op.levels[level].first_candidate + before] = rank;
+    op.sorted[image * op.most + op.levels[level].first_candidate + before] = key;
   }
 }
 

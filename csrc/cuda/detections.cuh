@@ -23,7 +23,7 @@ struct Detected {
   // (batch, candidates), by descending score
   T* boxes;  // four each
   int64_t* labels;
-  Rank<T>* ranks;
+  OrderKey<T>* keys;
   int64_t* totals;    // (batch,) how many there are
   uint64_t* removed;  // (batch, words) those that are too small, given as 0
   // what stays of them, and where it goes
@@ -72,8 +72,8 @@ struct Cell {
   int64_t label;
 };
 template <class T>
-__device__ __forceinline__ Cell cell_of(const Candidates<T>& from, int level, const Rank<T>& rank) {
-  const int64_t place = index_of(rank) - from.levels[level].first_index;
+__device__ __forceinline__ Cell cell_of(const Candidates<T>& from, int level, const OrderKey<T>& key) {
+  const int64_t place = index_of(key) - from.levels[level].first_index;
   const int64_t classes = from.levels[level].classes;
   const int64_t cell = place / classes;
   return {level, cell, place - cell * classes};
@@ -94,15 +94,16 @@ __device__ __forceinline__ void load_edge(const gfl_bins& edges, int64_t image, 
   for (int k = 0; k < bins; ++k) row(k) = load_logit<T>(edges.data, edges.dtype, first + k * edges.channel_stride);
 }
 
-// How many candidates of a level come before a rank of another.
+// How many candidates of a level come before a key of another.
 template <class T>
-__device__ __forceinline__ int64_t before_in(const Candidates<T>& from, int64_t image, int level, const Rank<T>& rank) {
-  const Rank<T>* sorted = from.sorted + image * from.most + from.levels[level].first_candidate;
+__device__ __forceinline__ int64_t before_in(const Candidates<T>& from, int64_t image, int level,
+                                             const OrderKey<T>& key) {
+  const OrderKey<T>* sorted = from.sorted + image * from.most + from.levels[level].first_candidate;
   int64_t low = 0;
   int64_t high = from.count(image, level);
   while (low < high) {
     const int64_t middle = (low + high) / 2;
-    if (sorted[middle] < rank) {
+    if (sorted[middle] < key) {
       low = middle + 1;
     } else {
       high = middle;
@@ -132,17 +133,17 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
     const int level = there ? from.level_of_candidate(i - image * from.most) : 0;
     const int64_t own = there ? i - image * from.most - from.levels[level].first_candidate : 0;
     const bool active = there && own < from.count(image, level);
-    Rank<T> rank = {};
+    OrderKey<T> key = {};
     Cell cell = {};
     T expectation = T();
     int64_t before = 0;
     if (active) {
-      rank = from.sorted[i];
-      cell = cell_of(from, level, rank);
+      key = from.sorted[i];
+      cell = cell_of(from, level, key);
       load_edge(op.edges[level], image, cell.cell, side, op.bins, row);
       expectation = softmax_in_place<T>(row, op.bins, CountingValues<T>{}).expectation;
       for (int other = side; other < from.num_levels; other += kSides) {
-        before += other == level ? own : before_in(from, image, other, rank);
+        before += other == level ? own : before_in(from, image, other, key);
       }
     }
     T expectations[kSides];
@@ -158,7 +159,7 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
     op.boxes[4 * at + side] = of_side(side, box.x1, box.y1, box.x2, box.y2);
     if (side != 0) continue;
     op.labels[at] = cell.label;
-    op.ranks[at] = rank;
+    op.keys[at] = key;
     if (exceeds(box, op.min_size)) continue;
     uint32_t* removed = reinterpret_cast<uint32_t*>(op.removed + image * words_for(from.most));
     atomicOr(removed + place / kWarp, 1u << (place % kWarp));
@@ -175,10 +176,10 @@ __global__ void __launch_bounds__(kFindThreads) write_kernel(const Candidates<T>
     const int64_t at = there ? image * from.most + op.keep[i] : 0;
 #pragma unroll
     for (int j = 0; j < 4; ++j) op.out_boxes[4 * i + j] = there ? op.boxes[4 * at + j] : T();
-    op.out_scores[i] = there ? score_of(op.ranks[at]) : T();
+    op.out_scores[i] = there ? score_of(op.keys[at]) : T();
     op.out_labels[i] = there ? op.labels[at] : -1;
     if (!op.out_strides) continue;
-    op.out_strides[i] = there ? op.level_strides[level_of_index(from, index_of(op.ranks[at]))] : T();
+    op.out_strides[i] = there ? op.level_strides[level_of_index(from, index_of(op.keys[at]))] : T();
   }
 }
 
@@ -198,8 +199,8 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
       const int64_t image = detection / op.room;
       T deviation = T();
       if (detection - image * op.room < op.counts[image]) {
-        const Rank<T> rank = op.ranks[image * from.most + op.keep[detection]];
-        const Cell cell = cell_of(from, level_of_index(from, index_of(rank)), rank);
+        const OrderKey<T> key = op.keys[image * from.most + op.keep[detection]];
+        const Cell cell = cell_of(from, level_of_index(from, index_of(key)), key);
         load_edge(op.edges[cell.level], image, cell.cell, thread % kSides, op.bins, row);
         const Softmax<T> softmax = softmax_in_place<T>(row, op.bins, CountingValues<T>{});
         deviation = standard_deviation(row, op.bins, softmax, CountingValues<T>{});

@@ -9,17 +9,16 @@ namespace cuda {
 namespace {
 
 template <class T, class Formula, bool kLoss, bool kGrad>
-void launch(Stream& stream, const DenseArguments<T>& arguments, const Formula& formula) {
-  const int blocks = stream.blocks((arguments.items + kDenseThreads - 1) / kDenseThreads, 12);
-  stream.launch(multilevel_class_loss_kernel<T, Formula, kLoss, kGrad>, Grid{blocks, kDenseThreads}, arguments,
-                formula);
+void launch(Stream& stream, const MapArguments<T>& arguments, const Formula& formula) {
+  const int blocks = stream.blocks((arguments.items + kMapThreads - 1) / kMapThreads, 12);
+  stream.launch(multilevel_class_loss_kernel<T, Formula, kLoss, kGrad>, Grid{blocks, kMapThreads}, arguments, formula);
   if (kLoss && arguments.sum) finish(stream, arguments.sums, blocks);
 }
 
 template <class T, class Formula>
 int run(Stream& stream, const gfl_multilevel_class_loss& op, const Formula& formula, bool backward) {
   constexpr bool kShared = kSharedKernel<T, Formula>;
-  const DenseArguments<T> arguments(op, backward);
+  const MapArguments<T> arguments(op, backward);
   const bool grad = op.grad.count > 0;
   if constexpr (sizeof(T) == 2) {
     if (!backward) launch<T, Formula, true, false>(stream, arguments, formula);

@@ -13,7 +13,7 @@
 namespace gfl {
 namespace cuda {
 
-constexpr int kDenseThreads = 256;
+constexpr int kMapThreads = 256;
 constexpr int kRun = 16;
 
 // The usual losses of float have a kernel for each purpose; the unusual ones, and those of double, share one that can do
@@ -24,13 +24,13 @@ constexpr bool kSharedKernel = sizeof(T) == 8 || (sizeof(T) == 4 && !UsualFormul
 
 // One map: along the vectors, and across them.
 template <class T>
-struct DenseAxes {
+struct MapAxes {
   int64_t batch_stride;
   int64_t along_stride;
   int64_t across_stride;
 
-  DenseAxes() : batch_stride(0), along_stride(0), across_stride(0) {}
-  DenseAxes(const gfl_map& map, bool positions_along)
+  MapAxes() : batch_stride(0), along_stride(0), across_stride(0) {}
+  MapAxes(const gfl_map& map, bool positions_along)
       : batch_stride(map.batch_stride),
         along_stride(positions_along ? map.position_stride : map.channel_stride),
         across_stride(positions_along ? map.channel_stride : map.position_stride) {}
@@ -46,11 +46,11 @@ struct DenseAxes {
 };
 
 template <class T>
-struct DenseLevel {
+struct MapLevel {
   const T* pred;
   T* grad;
-  DenseAxes<T> pred_axes;
-  DenseAxes<T> grad_axes;
+  MapAxes<T> pred_axes;
+  MapAxes<T> grad_axes;
   bool positions_along;
   bool whole;
   int along;
@@ -61,8 +61,8 @@ struct DenseLevel {
   Divider by_vectors;
   Divider by_items;
 
-  DenseLevel() = default;
-  DenseLevel(const gfl_multilevel_class_loss& op, const LevelTable& table, int level)
+  MapLevel() = default;
+  MapLevel(const gfl_multilevel_class_loss& op, const LevelTable& table, int level)
       : pred(static_cast<const T*>(op.pred.level[level].data)), anchor(table.first[level]) {
     const gfl_map& map = op.pred.level[level];
     const int positions = static_cast<int>(table.size(level));
@@ -70,12 +70,12 @@ struct DenseLevel {
     positions_along = classes == 1 || (positions > 1 && map.position_stride < map.channel_stride);
     along = positions_along ? positions : classes;
     across = positions_along ? classes : positions;
-    pred_axes = DenseAxes<T>(map, positions_along);
+    pred_axes = MapAxes<T>(map, positions_along);
     whole = pred_axes.whole(pred, along);
     grad = nullptr;
     if (op.grad.count > 0) {
       grad = static_cast<T*>(op.grad.level[level].data);
-      grad_axes = DenseAxes<T>(op.grad.level[level], positions_along);
+      grad_axes = MapAxes<T>(op.grad.level[level], positions_along);
       whole = whole && grad_axes.whole(grad, along);
     }
     vectors = (along + kPack<T> - 1) / kPack<T>;
@@ -86,11 +86,11 @@ struct DenseLevel {
 };
 
 template <class T>
-struct DenseArguments {
+struct MapArguments {
   using C = Compute<T>;
 
   int levels;
-  DenseLevel<T> level[GFL_MAX_LEVELS];
+  MapLevel<T> level[GFL_MAX_LEVELS];
   int64_t first_item[GFL_MAX_LEVELS + 1];
   int64_t items;
   int64_t anchors;
@@ -100,7 +100,7 @@ struct DenseArguments {
   bool sum;
   LossSums<C> sums;
 
-  DenseArguments(const gfl_multilevel_class_loss& op, bool backward)
+  MapArguments(const gfl_multilevel_class_loss& op, bool backward)
       : levels(op.levels.count),
         first_item{},
         labels(op.labels),
@@ -113,7 +113,7 @@ struct DenseArguments {
     const LevelTable table(op.levels);
     anchors = table.all();
     for (int i = 0; i < levels; ++i) {
-      level[i] = DenseLevel<T>(op, table, i);
+      level[i] = MapLevel<T>(op, table, i);
       first_item[i + 1] = first_item[i] + op.batch * level[i].items;
     }
     items = first_item[levels];
@@ -123,7 +123,7 @@ struct DenseArguments {
 };
 
 // Where a vector lies, and how far its thread goes.
-struct DenseItem {
+struct MapItem {
   int64_t image;
   int along;  // of the vector's first element
   int count;  // of its elements
@@ -132,7 +132,7 @@ struct DenseItem {
 };
 
 template <class T>
-__device__ __forceinline__ DenseItem dense_item(const DenseLevel<T>& level, int64_t item) {
+__device__ __forceinline__ MapItem map_item(const MapLevel<T>& level, int64_t item) {
   const int64_t image = level.by_items.divide_long(item);
   const int64_t within = item - image * level.items;
   const int64_t run = level.by_vectors.divide_long(within);
@@ -153,7 +153,7 @@ __device__ __forceinline__ unsigned beyond(int count) {
 template <int N>
 class PositionLabels {
  public:
-  __device__ __forceinline__ PositionLabels(const int32_t* labels, const DenseItem& item)
+  __device__ __forceinline__ PositionLabels(const int32_t* labels, const MapItem& item)
       : labels_(labels + item.along), count_(item.count), left_out_(beyond<N>(item.count)) {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
@@ -179,7 +179,7 @@ class PositionLabels {
     }
     return found;
   }
-  static __device__ __forceinline__ int position(const DenseItem& item, int, int i) { return item.along + i; }
+  static __device__ __forceinline__ int position(const MapItem& item, int, int i) { return item.along + i; }
 
  private:
   static constexpr int kNone = 0x7fffffff;
@@ -193,7 +193,7 @@ class PositionLabels {
 template <int N>
 class ClassLabels {
  public:
-  __device__ __forceinline__ ClassLabels(const int32_t* labels, const DenseItem& item)
+  __device__ __forceinline__ ClassLabels(const int32_t* labels, const MapItem& item)
       : labels_(labels), first_(item.along), beyond_(beyond<N>(item.count)) {}
 
   __device__ __forceinline__ bool plain(int first, int positions) const {
@@ -211,7 +211,7 @@ class ClassLabels {
     const int label = labels_[p];
     return within(label) ? 1u << (label - first_) & ~beyond_ : 0u;
   }
-  static __device__ __forceinline__ int position(const DenseItem&, int p, int) { return p; }
+  static __device__ __forceinline__ int position(const MapItem&, int p, int) { return p; }
 
  private:
   __device__ __forceinline__ bool within(int label) const {
@@ -224,16 +224,16 @@ class ClassLabels {
 
 // The work of one thread on one item.
 template <class T, class Formula, bool kLoss, bool kGrad>
-struct DenseThread {
+struct MapThread {
   using C = Compute<T>;
   static constexpr int N = kPack<T>;
   // Vectors in flight, as many as there are registers for.
   static constexpr int kUnroll = !UsualFormula<Formula>::value ? 1 : sizeof(T) == 2 && kGrad ? 2 : 4;
 
-  const DenseArguments<T>& op;
-  const DenseLevel<T>& level;
+  const MapArguments<T>& op;
+  const MapLevel<T>& level;
   const Formula& formula;
-  const DenseItem& item;
+  const MapItem& item;
   C grad_scale;
 
   template <class Labels>
@@ -317,19 +317,19 @@ struct DenseThread {
 };
 
 template <class T, class Formula, bool kLoss, bool kGrad>
-__global__ void __launch_bounds__(kDenseThreads, std::is_same<T, double>::value ? 2 : 3)
-    multilevel_class_loss_kernel(const DenseArguments<T> op, const Formula formula) {
+__global__ void __launch_bounds__(kMapThreads, std::is_same<T, double>::value ? 2 : 3)
+    multilevel_class_loss_kernel(const MapArguments<T> op, const Formula formula) {
   using C = Compute<T>;
   constexpr int N = kPack<T>;
   const C grad_scale = op.sums.scale.value() * (op.grad_loss ? *op.grad_loss : constant<C>(1.0));
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kDenseThreads;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kMapThreads;
   double total = 0.0;
   int number = 0;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kDenseThreads + threadIdx.x; i < op.items; i += step) {
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kMapThreads + threadIdx.x; i < op.items; i += step) {
     while (i >= op.first_item[number + 1]) ++number;
-    const DenseLevel<T>& level = op.level[number];
-    const DenseItem item = dense_item(level, i - op.first_item[number]);
-    const DenseThread<T, Formula, kLoss, kGrad> thread{op, level, formula, item, grad_scale};
+    const MapLevel<T>& level = op.level[number];
+    const MapItem item = map_item(level, i - op.first_item[number]);
+    const MapThread<T, Formula, kLoss, kGrad> thread{op, level, formula, item, grad_scale};
     total += level.positions_along ? thread.template run<PositionLabels<N>>() : thread.template run<ClassLabels<N>>();
   }
   if (kLoss && op.sum) op.sums.add_block(0, total);

@@ -2,7 +2,7 @@
 // sizes are those of the tensors; how much of them is filled only the device knows, so that nothing waits for it.
 #include "../workspace.h"
 #include "cuda_ops.h"
-#include "cut.cuh"
+#include "level_bounds.cuh"
 #include "detections.cuh"
 
 namespace gfl {
@@ -52,11 +52,11 @@ struct Postprocess {
     cleared_words = pieces.bytes() / static_cast<int64_t>(sizeof(uint32_t));
     from.bounds = pieces.take<Bound<T>>(levels);
     from.best_steps = pieces.take<uint32_t>(batch * from.chunks);
-    from.list = pieces.take<Rank<T>>(batch * from.ranks);
-    from.sorted = pieces.take<Rank<T>>(batch * from.most);
+    from.list = pieces.take<OrderKey<T>>(batch * from.keys);
+    from.sorted = pieces.take<OrderKey<T>>(batch * from.most);
     detected.boxes = pieces.take<T>(4 * batch * from.most);
     detected.labels = pieces.take<int64_t>(batch * from.most);
-    detected.ranks = pieces.take<Rank<T>>(batch * from.most);
+    detected.keys = pieces.take<OrderKey<T>>(batch * from.most);
     detected.totals = pieces.take<int64_t>(batch);
     suppression.keep = pieces.take<int64_t>(batch * op.room);
     suppression.batch = batch;
@@ -75,9 +75,9 @@ struct Postprocess {
     const BinsRows rows(1, kSides, op.bins, batch * from.most, true, sizeof(T));
     stream.launch(clear_kernel, grid(stream, cleared_words), cleared, cleared_words, op.counts, batch);
     stream.launch(count_kernel<T, S>, Grid{stream.blocks(batch * from.chunks, 8), kFindThreads}, from);
-    stream.launch(cut_kernel<T>, Grid{static_cast<int>(batch * op.num_levels), kCutThreads}, from);
+    stream.launch(bound_kernel<T>, Grid{static_cast<int>(batch * op.num_levels), kBoundThreads}, from);
     stream.launch(collect_kernel<T, S>, Grid{stream.blocks(batch * from.chunks, 8), kFindThreads}, from);
-    stream.launch(place_kernel<T>, grid(stream, batch * from.ranks * kWarp), from);
+    stream.launch(place_kernel<T>, grid(stream, batch * from.keys * kWarp), from);
     stream.launch(decode_kernel<T>, Grid{stream.blocks(rows.tiles(), 12), kTileThreads, rows.tile_bytes}, from,
                   detected, rows);
     suppress(stream, SortedBoxes<T>(detected.boxes, detected.labels, op.nms_threshold, op.criterion), suppression);
@@ -104,7 +104,7 @@ int run(const gfl_device& device, const gfl_postprocess& op) {
   for (int i = 0; i < op.num_levels; ++i) {
     logits += static_cast<int64_t>(op.levels[i].height) * op.levels[i].width * op.classes;
   }
-  if (logits >= kMostRanked) {
+  if (logits >= kOrderKeyIndices) {
     return fail(GFL_ERROR_ARGUMENT, "an image may have fewer than 2^32 logits, got %lld",
                 static_cast<long long>(logits));
   }

@@ -6,8 +6,8 @@
 namespace gfl {
 namespace cuda {
 
-constexpr int kCutThreads = 512;
-constexpr int kStepsAThread = kSteps / kCutThreads;
+constexpr int kBoundThreads = 512;
+constexpr int kStepsAThread = kSteps / kBoundThreads;
 
 struct CrowdedStep {
   uint32_t step;
@@ -16,13 +16,13 @@ struct CrowdedStep {
 };
 
 struct StepSearch {
-  uint32_t warp_sums[kCutThreads / kWarp];
+  uint32_t warp_sums[kBoundThreads / kWarp];
   CrowdedStep found;
 };
 
 // The step in which the `wanted`-th is, for wanted >= 1; kSteps where there are not so many. All threads get it.
 __device__ __forceinline__ CrowdedStep step_of(const uint32_t* counts, uint32_t wanted) {
-  uint32_t (&warp_sums)[kCutThreads / kWarp] = static_shared<StepSearch>().warp_sums;
+  uint32_t (&warp_sums)[kBoundThreads / kWarp] = static_shared<StepSearch>().warp_sums;
   CrowdedStep& found = static_shared<StepSearch>().found;
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % kWarp;
@@ -47,7 +47,7 @@ __device__ __forceinline__ CrowdedStep step_of(const uint32_t* counts, uint32_t 
   return found;
 }
 
-// The digits of (distance, index) that are known of the last rank to be listed, from the top.
+// The digits of (distance, index) that are known of the last key to be listed, from the top.
 template <class T>
 struct Prefix {
   Distance<T> distance = 0;  // without its last `shift` bits
@@ -70,7 +70,7 @@ struct Prefix {
       index = index << bits | digit;
     }
   }
-  // The next digit of a rank that has the same ones before it; or -1.
+  // The next digit of a key that has the same ones before it; or -1.
   __device__ __forceinline__ int digit(int bits, Distance<T> d, uint32_t i) const {
     const uint32_t most = (1u << bits) - 1;
     if (index_shift == 32) {
@@ -89,13 +89,13 @@ struct Prefix {
 
 // One block for each level of each image.
 template <class T>
-__global__ void __launch_bounds__(kCutThreads) cut_kernel(const Candidates<T> op) {
+__global__ void __launch_bounds__(kBoundThreads) bound_kernel(const Candidates<T> op) {
   uint32_t (&counts)[kSteps] = static_shared<StepCounts>().of_step;
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t image = blockIdx.x / op.num_levels;
   const CandidateLevel& level = op.levels[blockIdx.x % op.num_levels];
   const uint32_t* histogram = op.histogram + static_cast<int64_t>(blockIdx.x) * kSteps;
-  for (int i = thread; i < kSteps; i += kCutThreads) counts[i] = histogram[i];
+  for (int i = thread; i < kSteps; i += kBoundThreads) counts[i] = histogram[i];
   __syncthreads();
 
   Prefix<T> prefix;
@@ -106,9 +106,9 @@ __global__ void __launch_bounds__(kCutThreads) cut_kernel(const Candidates<T> op
   uint32_t before = last.before;
   while (!all && before + last.inside > level.room && !prefix.complete()) {
     const int bits = prefix.lengthen();
-    for (int i = thread; i < kSteps; i += kCutThreads) counts[i] = 0;
+    for (int i = thread; i < kSteps; i += kBoundThreads) counts[i] = 0;
     __syncthreads();
-    for (int64_t place = thread; place < level.size; place += kCutThreads) {
+    for (int64_t place = thread; place < level.size; place += kBoundThreads) {
       const T logit = load_logit<T>(level.scores.data, level.scores.dtype, level.offset(image, place));
       if (!(logit >= op.least)) continue;
       const T score = score_of_logit(logit);
