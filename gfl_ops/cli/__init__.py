@@ -1,4 +1,4 @@
-"""The command ``gfl``: train, evaluate, predict, and what one wants to know before."""
+"""The command ``gfl``."""
 
 from .main import main
 

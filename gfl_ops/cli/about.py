@@ -27,12 +27,12 @@ class CheckDataOptions(JsonOptions):
     data: Path = positional("folder in COCO's format", metavar="DIR")
     split: Split | None = option("the part of the data set (default: train and val)")
     classes: tuple[str, ...] | None = option("use only these classes, in this order")
-    headers: bool = option("read the images' headers alone: faster, finds less", False)
+    headers: bool = option("read only the headers of the images: faster, finds less", False)
     show: int = option("how many findings to list", 20)
 
 
 def _check_data(arguments: argparse.Namespace) -> int:
-    """Exit code 1 where something would stop a training run."""
+    """The exit code is 1 if there are errors that would stop a training run."""
     options = read(CheckDataOptions, arguments)
     reports = {}
     for split in [options.split] if options.split else ["train", "val"]:
@@ -78,7 +78,7 @@ def _models(arguments: argparse.Namespace) -> int:
         published = f"{config.published.ap}" if config.published is not None else "-"
         rows.append([name, f"{count:.1f} M", "-".join(map(str, sides)), length, str(recipe.batch_size), published])
     print(table(["model", "parameters", "short side", "recipe", "batch", "published AP"], rows))
-    print("The AP is COCO's, as others published it for their weights.")
+    print("The AP is COCO's, as published for the original weights.")
     return 0
 
 
@@ -92,6 +92,6 @@ def _info(arguments: argparse.Namespace) -> int:
     return 0
 
 
-CHECK_DATA = Command("check-data", "look for what is wrong with a data set", (CheckDataOptions,), _check_data)
-MODELS = Command("models", "the models of the zoo", (JsonOptions,), _models)
-INFO = Command("info", "which kernels run on which device, and why", (JsonOptions,), _info)
+CHECK_DATA = Command("check-data", "check a data set for errors", (CheckDataOptions,), _check_data)
+MODELS = Command("models", "list the models, with their recipes and published AP", (JsonOptions,), _models)
+INFO = Command("info", "show which kernels run on which device, and why", (JsonOptions,), _info)

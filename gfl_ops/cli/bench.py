@@ -37,7 +37,7 @@ _KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 class BenchOptions(RunOptions):
     section: ClassVar[str] = "benchmark"
     what: Literal["ablation", "speed"] = positional("train with QFL and DFL on and off; or measure images per second")
-    only: tuple[str, ...] | None = option("some rows of the ablation: atss, qfl, dfl, gfl")
+    only: tuple[str, ...] | None = option("only these rows of the ablation: atss, qfl, dfl, gfl")
     repeat: int = option("how often to measure the speed; the fastest counts", 5, at_least=1)
 
 
@@ -50,7 +50,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def ablation_configs(config: ModelConfig) -> dict[str, tuple[bool, bool, ModelConfig]]:
-    """Quality focal loss on or off, distribution focal loss on or off, and the model: the four rows of the table."""
+    """The four rows of the table: quality focal loss on or off, distribution focal loss on or off, and the model."""
     head = config.head
     shared = {name: getattr(head, name) for name in HeadConfig.__dataclass_fields__}
     reg_max = head.reg_max if isinstance(head, GFLHeadConfig) else 16
@@ -109,7 +109,7 @@ def _ablation_table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def _speed(options: BenchOptions, train_options: TrainOptions) -> int:
-    """A training step and inference on images of the configuration's size, with the best of some repetitions."""
+    """Measures a training step and inference on random images of the configuration's size."""
     config = configuration(options)
     size = config.input.short_side, min(round(config.input.short_side * 4 / 3), config.input.long_side)
     batch = train_options.batch_size or min(config.recipe.batch_size, 4)
@@ -157,7 +157,7 @@ def _speed(options: BenchOptions, train_options: TrainOptions) -> int:
 
 
 def _best(function: Callable[[], None], repeat: int, device: torch.device) -> float:
-    """Seconds of the fastest call; the first, which allocates, does not count."""
+    """Seconds of the fastest call, without the first, which allocates memory."""
     times = []
     for _ in range(repeat + 1):
         _finish(device)
@@ -173,4 +173,6 @@ def _finish(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-COMMAND = Command("bench", "compare losses under equal budget; measure speed", (BenchOptions, TrainOptions), _bench)
+COMMAND = Command(
+    "bench", "compare losses with the same training budget, or measure speed", (BenchOptions, TrainOptions), _bench
+)

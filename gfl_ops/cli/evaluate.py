@@ -25,8 +25,8 @@ class EvalOptions(ModelOptions, DataOptions, DeviceOptions):
     split: Split = option("the part of the data set", "val")
     batch_size: int = option("images at a time", 8, at_least=1)
     workers: int = option("processes that read images", 0)
-    out: Path | None = option("write results.json, metrics.json and the report there", metavar="DIR")
-    json: bool = option("the figures as JSON on stdout, no progress bar", False)
+    out: Path | None = option("write results.json, metrics.json and the report to this folder", metavar="DIR")
+    json: bool = option("print the metrics as JSON, and no progress bar", False)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -35,7 +35,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     model, classes = load_model(options.weights, options)
     data = open_data(options, options.split)
     if len(data.classes) != len(classes):
-        raise ValueError(f"the model has {len(classes)} classes, the data {len(data.classes)}: --classes chooses")
+        raise ValueError(f"the model has {len(classes)} classes, the data {len(data.classes)}: choose with --classes")
     with connect(options.device) as ranks:
         quiet = options.json or not ranks.is_main
         bar = progress("evaluation", quiet=quiet)
@@ -69,4 +69,4 @@ def _show(result: Evaluation, model: Detector, data: DetectionData, options: Eva
         print(f"{name}: {path}")
 
 
-COMMAND = Command("eval", "COCO's figures of a model on a data set", (EvalOptions,), _evaluate)
+COMMAND = Command("eval", "compute COCO's metrics of a model on a data set", (EvalOptions,), _evaluate)

@@ -29,8 +29,8 @@ class PredictOptions(ModelOptions, DeviceOptions):
     section: ClassVar[str] = "prediction"
     images: list[str] = positional("files, folders, globs, or videos (with OpenCV)", metavar="IMAGE")
     weights: Path | None = option("weights (default: the best of the newest run)", metavar="FILE")
-    out: Path | None = option("write the images there, with the boxes", metavar="DIR")
-    json: bool = option("print the detections as JSON, one image a line", False)
+    out: Path | None = option("write the images with their boxes to this folder", metavar="DIR")
+    json: bool = option("print the detections as JSON, one line for each image", False)
     score_thr: float = option("leave out detections with a lower score", 0.3)
     edges: bool = option("draw no edge distributions", True)
     every: int = option("take every Nth frame of a video", 1, at_least=1)
@@ -43,7 +43,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     if not 0 <= options.score_thr <= 1:
         raise ValueError(f"--score-thr must be from 0 to 1, got {options.score_thr:g}")
     set_threads(options)
-    sources = list(_sources(options.images))  # before the model: a wrong path is known at once
+    sources = list(_sources(options.images))  # before the model, so that a wrong path is reported at once
     model, classes = load_model(options.weights, options)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -71,7 +71,9 @@ def _predict_image(
         from ..detector.report import draw
 
         shown = model if edges and options.edges else None
-        draw(image, found, classes, model=shown, score_thr=options.score_thr).save(_free(options.out, name, taken))
+        draw(image, found, classes, model=shown, score_thr=options.score_thr).save(
+            _unused_path(options.out, name, taken)
+        )
     if options.json:
         print_json({"image": name, "detections": _rows(found, image, model, classes, edges)})
 
@@ -94,7 +96,7 @@ def _rows(
 
 
 def _sources(arguments: list[str]) -> Iterator[Path]:
-    """Files, with folders and globs taken apart."""
+    """The files that the arguments name: files, images of folders, and matches of patterns."""
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
@@ -130,8 +132,8 @@ def _video_frames(path: Path, every: int) -> Iterator[tuple[str, Tensor]]:
     try:
         number = 0
         while True:
-            there, frame = video.read()
-            if not there:
+            success, frame = video.read()
+            if not success:
                 return
             if number % every == 0:
                 image = torch.from_numpy(frame[:, :, ::-1].copy()).permute(2, 0, 1).contiguous()
@@ -141,8 +143,8 @@ def _video_frames(path: Path, every: int) -> Iterator[tuple[str, Tensor]]:
         video.release()
 
 
-def _free(folder: Path, name: str, taken: set[Path]) -> Path:
-    """A name that this call has not written yet: images of several folders may be called the same."""
+def _unused_path(folder: Path, name: str, taken: set[Path]) -> Path:
+    """A path that is not taken yet: images of different folders may have the same name."""
     file, _, frame = name.partition("#")
     stem = f"{Path(file).stem}_{frame}" if frame else Path(file).stem
     path, number = folder / f"{stem}.png", 2
@@ -152,4 +154,6 @@ def _free(folder: Path, name: str, taken: set[Path]) -> Path:
     return path
 
 
-COMMAND = Command("predict", "detections in images, drawn or as JSON", (PredictOptions,), _predict)
+COMMAND = Command(
+    "predict", "detect objects in images, and draw them or print them as JSON", (PredictOptions,), _predict
+)

@@ -1,4 +1,4 @@
-"""The model of a file of weights, for commands that use a trained one."""
+"""Loads a trained model, for the commands that use one."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ..detector.command.shared import InputOptions, with_input
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(InputOptions):
     section: ClassVar[str] = "model"
-    model: str | None = option("a name from `gfl models`, where the file does not say it")
+    model: str | None = option("a name from `gfl models`, if the file does not say it")
 
 
 def load_model(weights: Path | None, options: ModelOptions) -> tuple[Detector, list[str]]:
-    """The model of a file of weights, and its classes; both as the file says, unless the options do."""
+    """The model of a file of weights, and its classes. ``options`` overrides what the file says."""
     path = weights if weights is not None else _newest_weights()
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     meta = read_meta(path)
     name = options.model or meta.get("model")
     if name is None:
-        raise ValueError(f"{path}: does not say which model it is of; --model does")
+        raise ValueError(f"{path}: does not say which model it belongs to; give --model")
     classes = meta.get("classes") or (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")
     classes = [f"class {i}" for i in range(80)] if classes is None else [str(x) for x in classes]
     config = get_config(str(name))
-    if isinstance(meta.get("input"), dict):  # of a run, which may have been told another size
+    if isinstance(meta.get("input"), dict):  # of a run, which may have had another size
         size = meta["input"]
         config = replace(config, input=InputConfig(size["short_side"], size["long_side"], divisor=size["divisor"]))
     return build(with_input(config, options), len(classes), weights=path), classes

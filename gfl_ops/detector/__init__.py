@@ -1,4 +1,4 @@
-"""A reference detector on this library's operations: GFL and ATSS on ResNet and ResNeXt with FPN.
+"""A reference detector built on this library's operations: GFL and ATSS on ResNet and ResNeXt with FPN.
 
 model = gfl_ops.detector.build("gfl_r50_fpn", num_classes=80)
 losses = model(images, targets)          # in training

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 _BACKBONE_PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 _CLASSIFIER = ("fc.weight", "fc.bias")  # of an ImageNet backbone
 _RENAMED = {"bbox_head.distribution_project.project": "bbox_head.integral.project"}  # the original GFocal's name
-_COUNTER = "num_batches_tracked"  # absent from files older than the counter, and without a part in inference
+_COUNTER = "num_batches_tracked"  # older files lack it, and inference does not use it
 _SHOWN = 20  # names of each kind in an error's text; the error's attributes hold all of them
 
 
@@ -41,17 +41,17 @@ class CheckpointMismatch(CheckpointError):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of a checkpoint."""
+    """What :func:`load_checkpoint` did with a file."""
 
     path: Path
     loaded: int
-    """How many tensors were taken."""
+    """How many tensors were loaded."""
     dropped: tuple[str, ...]
-    """Names in the file that were not: an ImageNet backbone's classifier, what ``leave`` named."""
+    """Names in the file that were not loaded: an ImageNet backbone's classifier, and what ``leave`` excluded."""
     initial: tuple[str, ...]
-    """Names in the model that keep the values they had: neck and head beside a backbone, what ``leave`` named."""
+    """Names in the model that kept their values: neck and head beside a backbone, and what ``leave`` excluded."""
     averaged: bool
-    """Whether the weights are a moving average."""
+    """Whether the loaded weights are a moving average."""
     meta: dict[str, Any] = field(default_factory=dict)
     """What the file says about itself: mmdet's ``meta``, or what was given to :func:`save_checkpoint`."""
 
@@ -81,8 +81,8 @@ def load_checkpoint(
         model: from :func:`build`.
         path: the file.
         weights: of a file with a moving average: ``"best"`` takes the average, ``"raw"`` the weights beside it.
-        leave: beginnings of names that may be absent or of another shape and then keep their values in the model:
-            ``["bbox_head.gfl_cls"]`` to go on with other classes.
+        leave: prefixes of names. Such tensors may be missing or have another shape; the model then keeps its own.
+            ``["bbox_head.gfl_cls"]`` is for training on with other classes.
 
     Raises:
         CheckpointError: the file cannot be read safely.
@@ -126,7 +126,7 @@ def read_meta(path: str | Path) -> dict[str, Any]:
 
 
 def save_checkpoint(model: nn.Module, path: str | Path, meta: dict[str, Any] | None = None) -> None:
-    """Writes a model's weights: a file that is there is replaced in one step, and never left half written.
+    """Writes a model's weights. An existing file is replaced in one step and never left half written.
 
     Args:
         model: any module.
@@ -145,7 +145,7 @@ def save_checkpoint(model: nn.Module, path: str | Path, meta: dict[str, Any] | N
 
 
 def write_atomically(path: Path, write: Any) -> None:
-    """To a file beside it, to the disk, and over the old one."""
+    """Writes a temporary file in the same folder, flushes it to the disk, and renames it to ``path``."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -171,7 +171,7 @@ def _umask() -> int:
 
 
 def _read(path: Path) -> tuple[Any, dict[str, Any]]:
-    """The file's content, and what a safetensors file says about itself."""
+    """The file's content, and the metadata of a safetensors file."""
     if not path.is_file():
         raise FileNotFoundError(f"load_checkpoint: there is no file {path}")
     if path.suffix == ".safetensors":
@@ -214,7 +214,7 @@ def _interpret(path: Path, read: tuple[Any, dict[str, Any]], weights: str) -> _F
         raise CheckpointError(f"load_checkpoint: {path} holds a {type(content).__name__}, not weights by name")
     averaged = False
     if "state_dict" in content:
-        # mmengine exchanges the two when it saves: state_dict is the average, ema_state_dict what was trained.
+        # mmengine swaps the two when it saves: state_dict is the average, ema_state_dict what was trained.
         averaged = "ema_state_dict" in content and weights == "best"
         chosen = "ema_state_dict" if "ema_state_dict" in content and weights == "raw" else "state_dict"
         meta, content = dict(content.get("meta") or {}), content[chosen]

@@ -1,4 +1,4 @@
-"""What a detector is made of, as typed values. The zoo's models are instances of these."""
+"""The configuration of a detector and its parts. Each model of the zoo is a :class:`ModelConfig`."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class FPNConfig:
     start_level: int = 1
     num_levels: int = 5
     extra_source: Literal["output", "input"] = "output"
-    """What the first extra level is convolved from: the last level's output, or the backbone's last stage."""
+    """Input of the first extra level: the output of the last level, or the backbone's last stage."""
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """What every dense head has."""
+    """What all dense heads have in common."""
 
     feat_channels: int = 256
     stacked_convs: int = 4
@@ -72,7 +72,7 @@ class AblationHeadConfig(ATSSHeadConfig):
 
 @dataclass(frozen=True)
 class InputConfig:
-    """How images become a batch: see :class:`~gfl_ops.detector.preprocess.Preprocess`."""
+    """How images become a batch: see :func:`gfl_ops.detector.preprocess.make_batch`."""
 
     short_side: int = 800
     long_side: int = 1333
@@ -83,7 +83,7 @@ class InputConfig:
 
 @dataclass(frozen=True)
 class PostprocessConfig:
-    """Of :func:`gfl_ops.postprocess`, and of the heads that have no edge distributions alike."""
+    """Arguments of :func:`gfl_ops.postprocess`. Heads without edge distributions use them in the same way."""
 
     score_thr: float = 0.05
     nms_pre: int = 1000
@@ -98,7 +98,7 @@ class Recipe:
 
     epochs: int = 12
     iterations: int | None = None
-    """How long in place of epochs, which are then not looked at."""
+    """Length in iterations. Where it is given, ``epochs`` is ignored."""
     schedule: Literal["step", "cosine"] = "step"
     milestones: tuple[int, ...] = (8, 11)
     """Epochs after which the learning rate is divided by 10, where the schedule is "step"."""
@@ -109,21 +109,21 @@ class Recipe:
     weight_decay: float = 1e-4
     warmup_iterations: int = 500
     warmup_factor: float = 0.001
-    """The first iteration's learning rate, relative; it grows linearly to 1."""
+    """The warmup starts at this fraction of the learning rate and grows linearly to all of it."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     photometric: bool = False
     crop: bool = False
     """See :class:`gfl_ops.detector.data.Augment`."""
     clip_norm: float | None = None
-    """The gradients' norm is cut to this."""
+    """Limit of the gradients' norm."""
     ema: float | None = None
-    """Evaluate a moving average of the weights; of each new one it takes 1 - ema."""
+    """Decay of a moving average of the weights, which is evaluated in their place."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What others report for this model on COCO: not a measurement of this implementation."""
+    """What others report for this model on COCO. It is not a measurement of this implementation."""
 
     ap: float
     dataset: str
@@ -142,5 +142,5 @@ class ModelConfig:
     published: Published | None = None
 
     def from_scratch(self) -> ModelConfig:
-        """The same model with nothing frozen, for a start without pretrained backbone weights."""
+        """The same model with nothing frozen, for training without pretrained backbone weights."""
         return replace(self, backbone=replace(self.backbone, frozen_stages=-1, norm_eval=False))

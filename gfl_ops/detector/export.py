@@ -17,11 +17,11 @@ from .model import Detector
 
 _OUTPUTS = ("boxes", "scores")
 _TRACED, _VERIFIED = (2, 3, 96, 128), (1, 3, 128, 64)
-_TOLERANCE = {"boxes": 0.01, "scores": 1e-4}  # pixels of a batch that is not trained on, and probabilities
+_TOLERANCE = {"boxes": 0.01, "scores": 1e-4}  # pixels, and probabilities
 
 
 class _Network(nn.Module):
-    """What the graph computes: raw outputs and their decoding, through the reference operations."""
+    """What the graph computes: raw outputs and their decoding, by the reference operations."""
 
     def __init__(self, model: Detector) -> None:
         super().__init__()
@@ -33,15 +33,15 @@ class _Network(nn.Module):
 
 
 def export_onnx(model: Detector, path: str | Path, *, opset: int = 18, verify: bool = True) -> None:
-    """Writes the network as an ONNX file whose batch and size are dynamic.
+    """Writes the network as an ONNX file with dynamic batch size, height and width.
 
     Its input ``images`` (B, 3, H, W) is what :meth:`Detector.raw` takes: RGB, resized, normalised. Its outputs are
-    every cell's ``boxes`` (B, A, 4), xyxy in pixels of that batch, and ``scores`` (B, A, C); threshold and NMS are the
-    caller's. Batch normalisation is folded, and the file is in float32 whatever the model is in.
+    every cell's ``boxes`` (B, A, 4), xyxy in pixels of that batch, and ``scores`` (B, A, C); thresholds and NMS are
+    left to the caller. Batch normalisation is folded, and the file is in float32 whatever the model is in.
 
     Args:
         model: from :func:`build`.
-        path: the file to write; one that is there is replaced when the new one is complete.
+        path: the file to write. An existing one is replaced when the new one is complete.
         opset: version of the ONNX operators.
         verify: run the graph in onnxruntime, at another size than it was traced at, and compare before writing.
     """

@@ -11,9 +11,10 @@ from .model import Detector
 
 
 def fold_batchnorm(model: Detector) -> Detector:
-    """A copy for inference alone, whose backbone has no normalisations left: the same outputs, to rounding, sooner.
+    """A faster copy, for inference only: the backbone's normalisations are folded into its convolutions.
 
-    Its parameters have other names and need no gradient; load and save the model that it was made from.
+    The outputs are the same up to rounding. The copy's parameters have other names and need no gradient: load and save
+    weights with the original model.
     """
     if not isinstance(model, Detector):
         raise TypeError(f"fold_batchnorm: model must be a Detector, got {type(model).__name__}")

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 class ConvLayer(nn.Module):
-    """Convolution, group normalisation where asked for, ReLU where asked for.
+    """A convolution, with optional group normalisation and ReLU.
 
     The convolution has a bias unless a normalisation follows, which would subtract it. The parameters are called
     ``conv.*`` and ``gn.*``, as checkpoints have them.
@@ -41,7 +41,7 @@ class ConvLayer(nn.Module):
 
 
 class Scale(nn.Module):
-    """Multiplies by one learnable number: each pyramid level has its own beside the shared convolutions."""
+    """Multiplies by a learnable number; each pyramid level has its own."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -29,9 +29,9 @@ class Detector(nn.Module):
     size, uint8 or float in [0, 1], RGB; targets are dicts of ``boxes`` (G, 4) xyxy in pixels of the image and
     ``labels`` (G,) in [0, num_classes).
 
-    A box that is inverted, or not finite, or a label outside its range raises an error where the target lies in host
-    memory; on a device, where finding it out would mean waiting, such a target is ignored. Boxes without area are
-    ignored everywhere.
+    A box that is inverted or not finite, or a label outside its range, raises an error if the target is in host memory.
+    On another device the check would have to wait for the device, and such a target is ignored. Boxes without area are
+    always ignored.
     """
 
     def __init__(self, config: ModelConfig, num_classes: int = 80) -> None:
@@ -69,15 +69,15 @@ class Detector(nn.Module):
         return self.detect(images, with_edges=with_edges)
 
     def raw(self, batch: Tensor) -> Any:
-        """The head's outputs for a normalised batch (B, 3, H, W): a named tuple of lists with a tensor a level."""
+        """The head's outputs for a normalised batch (B, 3, H, W): a named tuple of lists, a tensor for each level."""
         return self.bbox_head(self.neck(self.backbone(batch)))
 
     def loss(
         self, images: Sequence[Tensor], targets: Sequence[Target], short_sides: Sequence[int] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The losses, and detached figures to log: how many positives, what they were averaged by.
+        """The losses, and detached figures to log: the number of positives and the divisor of the averages.
 
-        ``short_sides``, one an image, is what their short sides are resized to, in place of the configuration's.
+        ``short_sides``, one for each image, are the short sides after resizing, in place of the configuration's.
         """
         if len(images) == 0:
             raise ValueError("detector: images must not be empty in training")
@@ -97,7 +97,7 @@ class Detector(nn.Module):
 
     @torch.compiler.disable
     def preprocess(self, images: Sequence[Tensor], short_sides: Sequence[int] | None = None) -> Batch:
-        """The batch on the model's device, in its type and memory format."""
+        """The batch, with the device, dtype and memory format of the model."""
         weight = self.backbone.conv1.weight
         batch = make_batch(images, self.config.input, weight.device, self.training, short_sides)
         pixels = batch.pixels.to(weight.dtype)

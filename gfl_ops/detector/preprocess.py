@@ -14,18 +14,18 @@ from .resize import resize
 
 MEAN = (123.675, 116.28, 103.53)  # of ImageNet, RGB in 0..255
 STD = (58.395, 57.12, 57.375)
-_LARGEST_FLOAT = 2.0  # a float image beyond this was meant in 0..255; resampling overshoots 1 by less
+_LARGEST_FLOAT = 2.0  # larger values mean an image in 0..255; resampling overshoots 1 by less than that
 
 
 class Batch(NamedTuple):
     pixels: Tensor
-    """(B, 3, H, W) normalised, 0 where an image ends before the batch does; H and W are multiples of the divisor."""
+    """(B, 3, H, W) normalised, padded with 0; H and W are multiples of the divisor."""
     image_shapes: Tensor
-    """(B, 2) height and width of each image in it."""
+    """(B, 2) height and width of each image, without padding."""
     padded_shapes: Tensor
     """(B, 2) the same rounded up to the divisor: the part in which anchors are trained."""
     scale_factors: Tensor
-    """(B, 2) what x and y of the image given were multiplied by."""
+    """(B, 2) by what x and y of the original image were multiplied."""
 
 
 def scaled_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
@@ -41,9 +41,9 @@ def make_batch(
     training: bool,
     short_sides: Sequence[int] | None = None,
 ) -> Batch:
-    """Resizes (bilinear, as OpenCV does it), normalises and pads. Images of one size and type go through together.
+    """Resizes (bilinear, as in OpenCV), normalises and pads. Images of the same size and type are processed together.
 
-    ``short_sides``, one an image, says what the configuration would say, or what would be drawn from its range.
+    ``short_sides``, one for each image, replaces the short side that is configured or drawn at random.
     """
     for i, image in enumerate(images):
         _check_image(i, image)
@@ -61,8 +61,10 @@ def make_batch(
     for i, image in enumerate(images):
         groups.setdefault((image.shape, image.dtype, sizes[i]), []).append(i)
     for members in groups.values():
-        made = _normalised(torch.stack([images[i].to(device, non_blocking=True) for i in members]), sizes[members[0]])
-        for i, image in zip(members, made, strict=True):
+        normalised = _normalised(
+            torch.stack([images[i].to(device, non_blocking=True) for i in members]), sizes[members[0]]
+        )
+        for i, image in zip(members, normalised, strict=True):
             pixels[i, :, : image.shape[1], : image.shape[2]] = image
     factors = [(new[1] / image.shape[2], new[0] / image.shape[1]) for new, image in zip(sizes, images, strict=True)]
     padded = [[_round_up(side, config.divisor) for side in size] for size in sizes]
@@ -103,7 +105,7 @@ def _check_image(index: int, image: Tensor) -> None:
         raise ValueError(f"detector: {name} must have pixels, got {tuple(image.shape)}")
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise TypeError(f"detector: {name} must be uint8 or float, got {str(image.dtype).removeprefix('torch.')}")
-    if image.is_floating_point() and image.device.type == "cpu":  # elsewhere it would mean waiting for the device
+    if image.is_floating_point() and image.device.type == "cpu":  # elsewhere the check would wait for the device
         low, high = (float(x) for x in image.aminmax())
         if low < -_LARGEST_FLOAT or high > _LARGEST_FLOAT:
             raise ValueError(

@@ -23,7 +23,7 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
 
 
 class _Block(nn.Module):
-    """relu(residual(x) + shortcut(x)); the shortcut is x itself where its shape fits."""
+    """relu(residual(x) + shortcut(x)); the shortcut is x itself if the shapes are the same."""
 
     expansion: ClassVar[int]
     downsample: nn.Sequential | None
@@ -110,7 +110,7 @@ _DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, in
 class ResNet(nn.Module):
     """The four stages' outputs, at strides 4, 8, 16 and 32.
 
-    ``frozen_stages`` and ``norm_eval`` outlive ``train()``: what they freeze stays as it was loaded.
+    ``train()`` does not undo ``frozen_stages`` and ``norm_eval``: what they freeze keeps the values that were loaded.
     """
 
     def __init__(self, config: ResNetConfig) -> None:
@@ -142,7 +142,7 @@ class ResNet(nn.Module):
         return [self.get_submodule(f"layer{i}") for i in range(1, 5)]  # type: ignore[misc]
 
     def _init_weights(self) -> None:
-        """For training from scratch: He's, and every block begins as the identity."""
+        """For training from scratch: He initialisation, and every block starts as the identity."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Targets: what the host can know is wrong with them, and their place in the batch."""
+"""Targets: checks that do not wait for a device, and their scaling to the batch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def check_targets(targets: Sequence[Target], num_images: int, num_classes: int) 
     for i, target in enumerate(targets):
         name = f"targets[{i}]"
         if not isinstance(target, dict) or not {"boxes", "labels"} <= target.keys():
-            came = sorted(target) if isinstance(target, dict) else type(target).__name__
-            raise ValueError(f"detector: {name} must be a dict with boxes and labels, got {came}")
+            got = sorted(target) if isinstance(target, dict) else type(target).__name__
+            raise ValueError(f"detector: {name} must be a dict with boxes and labels, got {got}")
         _check_kinds(name, target["boxes"], target["labels"])
         _check_values(name, target["boxes"], target["labels"], num_classes)
 
@@ -42,7 +42,7 @@ def _check_kinds(name: str, boxes: Tensor, labels: Tensor) -> None:
 
 
 def _check_values(name: str, boxes: Tensor, labels: Tensor, num_classes: int) -> None:
-    """On the host only: reading a device's memory would wait for it."""
+    """Only in host memory: reading another device's memory would wait for it."""
     if labels.device.type == "cpu":
         wrong = (labels < 0) | (labels >= num_classes)
         if wrong.any():

@@ -21,18 +21,18 @@ from .engine import Ranks, TrainOptions, connect, train
 from .evaluation import Evaluation, evaluate
 from .zoo import get_config
 
-_SHOWN = 10  # of the faults that stop a run
+_SHOWN = 10  # broken images listed in an error
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(DataOptions, InputOptions, DeviceOptions):
     section: ClassVar[str] = "run"
     model: str = option("a name from `gfl models`", "gfl_r18_fpn_lite")
-    weights: Path | None = option("start from these: a detector, or an ImageNet backbone", metavar="FILE")
-    check: bool = option("do not look at every image before the start", True)
+    weights: Path | None = option("initial weights: a detector's, or an ImageNet backbone's", metavar="FILE")
+    check: bool = option("do not read every image before training", True)
     out: Path | None = option("the run's folder (default: a new one in runs/)", metavar="DIR")
-    report: bool = option("no pictures at the end", True)
-    json: bool = option("the result as JSON on stdout, no progress bar", False)
+    report: bool = option("write no report with charts and pictures at the end", True)
+    json: bool = option("print the result as JSON, and no progress bar", False)
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -62,7 +62,7 @@ def _train(arguments: argparse.Namespace) -> int:
             evaluate=evaluate_now,
             quiet=options.json,
         )
-        if not last:  # the run had ended before: its result is shown again
+        if not last:  # a resumed run that was complete: show its result again
             evaluate_now(result.model)
         if ranks.is_main:
             _show(last[0], result.model, val, out, options)
@@ -70,7 +70,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def configuration(options: RunOptions) -> ModelConfig:
-    """The model's, with nothing frozen where it starts from random weights. Synthetic scenes keep their size."""
+    """The model's configuration: nothing is frozen without initial weights, and synthetic scenes keep their size."""
     config = get_config(options.model)
     if options.data is None:
         config = replace(config, input=InputConfig(*SYNTHETIC_SIZE))
@@ -79,7 +79,7 @@ def configuration(options: RunOptions) -> ModelConfig:
 
 
 def open_both(options: RunOptions, ranks: Ranks) -> tuple[DetectionData, DetectionData]:
-    """Both splits; broken files stop the run before it begins, or are left out and counted."""
+    """The splits train and val. Broken files raise an error, or are left out and counted."""
     data, val = open_data(options, "train", training=True), open_data(options, "val")
     if list(data.classes) != list(val.classes):
         raise ValueError(f"the splits' classes differ: {', '.join(data.classes)} and {', '.join(val.classes)}")
@@ -94,7 +94,7 @@ def open_both(options: RunOptions, ranks: Ranks) -> tuple[DetectionData, Detecti
 
 
 def _tell_skipped(data: CocoDetection, ranks: Ranks) -> None:
-    """Prints how much was left out when the data set was opened."""
+    """Prints what was left out when the data set was opened."""
     counts = {
         "malformed entries skipped": sum(finding.fatal for finding in data.findings),
         "boxes without area dropped": sum(finding.kind == "box without use" for finding in data.findings),
@@ -121,7 +121,7 @@ def _check_images(data: CocoDetection, options: RunOptions, ranks: Ranks) -> Non
 
 
 def _folder(options: RunOptions, *, resume: bool, restarted: bool) -> Path:
-    """The one asked for, or the first free one in runs/; the last that is not free for a run to be resumed."""
+    """The folder of the options, or a new one in runs/; to resume, the newest of this model and data."""
     if options.out is not None:
         return options.out
     source = options.data.resolve().name if options.data is not None else "synthetic"

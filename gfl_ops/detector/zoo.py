@@ -84,7 +84,7 @@ def list_models() -> list[str]:
 
 
 def get_config(name: str) -> ModelConfig:
-    """A model's parts, recipe and published figure."""
+    """The configuration of a model, with its recipe and published AP."""
     if name not in _BY_NAME:
         close = difflib.get_close_matches(str(name), _BY_NAME, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""

@@ -1,1 +1,1 @@
-"""What commands are made of: typed options, how a command runs, what several commands share and print."""
+"""What all commands need: typed options, running and errors, shared options, printing."""

@@ -13,7 +13,7 @@ Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 def progress(text: str, total: int | None = None, *, quiet: bool = False, unit: str = "it") -> Progress:
-    """A bar on stderr around an iterable."""
+    """A function that shows a progress bar on stderr while an iterable is used."""
 
     def wrap(items: Iterable[Any]) -> Iterable[Any]:
         hidden = quiet or not sys.stderr.isatty()
@@ -23,22 +23,22 @@ def progress(text: str, total: int | None = None, *, quiet: bool = False, unit: 
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns, the first to the left and the others to the right."""
+    """Rows as text: the first column left-aligned, the others right-aligned."""
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    made = []
+    formatted = []
     for line in lines:
         cells = [
             cell.ljust(width) if i == 0 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
-        made.append("  ".join(cells).rstrip())
-    made.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(made)
+        formatted.append("  ".join(cells).rstrip())
+    formatted.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(formatted)
 
 
 def figure(value: float | int | None, digits: int = 3) -> str:
-    """-1 is how the evaluator says that there is nothing to measure."""
+    """A number as text; "-" for None and for -1, which the evaluator gives where there are no objects."""
     if value is None or value == -1:
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.{digits}f}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .options import add_arguments
 
-EXIT_FAILED = 1  # it ran, and what it found or did is a failure
+EXIT_FAILED = 1  # it ran, and it found errors or failed
 EXIT_USAGE = 2  # it could not run: a wrong option, path, name or file
 EXIT_INTERRUPTED = 130
 
@@ -55,7 +55,7 @@ def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
 
 
 def _text(error: Exception) -> str:
-    """The message; of one that a worker process raised, not its traceback."""
+    """The message, without the traceback that the data loader adds to errors of its workers."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     text = str(error).strip() or type(error).__name__

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they stand for: data, the size of images, a device."""
+"""Options that several commands have, and their use: data, the size of images, a device."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class DeviceOptions:
 
 
 def open_data(options: DataOptions, split: Split, *, training: bool = False) -> DetectionData:
-    """A split of the folder, or of the synthetic set."""
+    """A split of the folder, or of the synthetic scenes."""
     if options.data is not None:
         return open_split(options.data, split, classes=options.classes, training=training, skip_bad=options.skip_bad)
     if options.classes is not None:
-        raise ValueError("--classes needs --data: the synthetic set has its classes")
+        raise ValueError("--classes needs --data: the classes of the synthetic scenes are fixed")
     return SyntheticScenes(split, SYNTHETIC_LENGTHS[split])
 
 
 def with_input(config: ModelConfig, options: InputOptions) -> ModelConfig:
-    """The configuration with the sizes asked for."""
+    """The configuration with the sizes of the options."""
     size = config.input
     if options.short_side is not None:
         longest = max(size.long_side, options.short_side)

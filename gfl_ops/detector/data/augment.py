@@ -1,4 +1,4 @@
-"""What changes an image and its boxes in training. Each sample draws from a generator of its own."""
+"""Augmentation of images and their boxes. Each sample has a random generator of its own."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Augment:
     short_sides: tuple[int, int] | None = None
     """The short side is resized to a whole number from this range; None leaves it to the model's configuration."""
     photometric: bool = False
-    """Brightness, contrast and saturation change, at random."""
+    """Change brightness, contrast and saturation at random."""
     crop: bool = False
-    """Half of the images are cropped so that a box is left with a drawn share of itself."""
+    """Half of the images are cropped. At least one box keeps a share of its area that is drawn at random."""
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
         if self.crop and generator.random() < 0.5:
@@ -57,7 +57,7 @@ def _photometric(image: Tensor, generator: np.random.Generator) -> Tensor:
 
 
 def _crop(sample: Sample, generator: np.random.Generator) -> Sample:
-    """Of 0.3 to 1 of each side, in which at least one box keeps its centre and the drawn share of its area."""
+    """A part with 0.3 to 1 of each side, in which a box keeps its centre and a randomly drawn share of its area."""
     height, width = sample.image.shape[1:]
     boxes, least = sample.boxes, float(generator.choice(_OVERLAPS))
     for _ in range(_ATTEMPTS):
@@ -68,12 +68,12 @@ def _crop(sample: Sample, generator: np.random.Generator) -> Sample:
         window = torch.tensor([x, y, x + w, y + h], dtype=boxes.dtype)
         center = (boxes[:, :2] + boxes[:, 2:]) / 2
         kept = ((center > window[:2]) & (center < window[2:])).all(1)
-        cut = torch.cat([boxes[:, :2].maximum(window[:2]), boxes[:, 2:].minimum(window[2:])], 1)
-        share = (cut[:, 2:] - cut[:, :2]).clamp(min=0).prod(1) / (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        clipped = torch.cat([boxes[:, :2].maximum(window[:2]), boxes[:, 2:].minimum(window[2:])], 1)
+        share = (clipped[:, 2:] - clipped[:, :2]).clamp(min=0).prod(1) / (boxes[:, 2:] - boxes[:, :2]).prod(1)
         if bool((kept & (share >= least)).any()):
             return sample._replace(
                 image=sample.image[:, y : y + h, x : x + w].contiguous(),
-                boxes=cut[kept] - window[:2].repeat(2),
+                boxes=clipped[kept] - window[:2].repeat(2),
                 labels=sample.labels[kept],
             )
     return sample

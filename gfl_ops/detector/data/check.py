@@ -1,4 +1,4 @@
-"""Looks for what is wrong with a data set before anybody trains on it."""
+"""Checks a data set for errors before training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .images import BadImage, image_size, read_image
 
 @dataclass
 class CheckReport:
-    """What is in a data set, and what is wrong with it."""
+    """The contents of a data set, and its errors."""
 
     path: Path
     images: int
@@ -55,12 +55,12 @@ class CheckReport:
 def check(
     data: CocoDetection, *, read_images: bool = True, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter
 ) -> CheckReport:
-    """Everything that the annotations and, unless told otherwise, the images' pixels can be found wrong in.
+    """Looks for errors in the annotations and in the image files.
 
     Args:
-        data: opened with ``skip_bad=True``, so that it tells of all faults instead of raising the first.
-        read_images: decode every file, not its header alone: a truncated one has a good header.
-        progress: wraps the images as they are done, for a progress bar.
+        data: opened with ``skip_bad=True``, which collects all errors in place of raising the first.
+        read_images: decode every file, not only its header: the header of a truncated file is intact.
+        progress: wraps the iterable of images, for a progress bar.
     """
     report = _summary(data)
     find = functools.partial(_image_finding, decode=read_images)

@@ -18,12 +18,12 @@ from .sample import Sample
 
 
 class BadData(ValueError):
-    """Annotations that cannot be used; the message has the file and what is wrong."""
+    """Annotations that cannot be used. The message names the file and the error."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """An image's row of the json, and the boxes to train on."""
+    """An image's entry in the json, and its boxes to train on."""
 
     image_id: int
     path: Path
@@ -35,14 +35,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about an image or an annotation that somebody should know."""
+    """An error, or something unusual, in an image or an annotation."""
 
     where: str
     what: str
     kind: str
-    """For counting: the same fault has the same kind."""
+    """A short name of the problem, for counting."""
     fatal: bool
-    """Whether training refuses to start over it; the others are dropped or kept as mmdet does."""
+    """Whether training refuses to start because of it. Other boxes are dropped or kept, as in mmdet."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
@@ -51,18 +51,19 @@ class Finding:
 class CocoDetection:
     """Images and boxes of one annotation file.
 
-    What mmdet leaves out is left out here: crowds and boxes marked ``ignore``, without area, less than a pixel wide or
-    high, or outside the image are not trained on; in training neither are images with no box left, nor those with a
-    side under 32 pixels. The evaluation gets the annotations as they are, crowds included. Boxes that stick out of the
-    image stay as they are; the model clips them.
+    What mmdet leaves out is left out here too. Boxes are not trained on if they are crowds, marked ``ignore``, without
+    area, less than a pixel wide or high, or outside the image. In training, images are left out if they have no other
+    box, or a side under 32 pixels. The evaluation gets the annotations as they are, crowds included. Boxes that extend
+    beyond the image stay as they are; the model clips them.
 
     Args:
         annotations: the json file.
         images: the folder that its ``file_name`` entries are relative to.
         classes: names to take, in the order of the labels; None takes all, in the order of their ids. Category ids may
             be any numbers.
-        training: leave out images that nothing can be learned from.
-        skip_bad: leave out, rather than refuse, annotations that are malformed. ``findings`` has them in any case.
+        training: leave out images without boxes and images that are too small.
+        skip_bad: leave out malformed annotations, in place of raising. ``findings`` lists them in any case.
+        smallest: in training, images with a shorter side are left out.
     """
 
     def __init__(
@@ -108,14 +109,14 @@ class CocoDetection:
         return np.array([(r.height, r.width) for r in self.records], dtype=np.int64).reshape(-1, 2)
 
     def drop(self, paths: Iterable[Path]) -> int:
-        """Leaves these images out; says how many they were."""
+        """Removes these images, and returns how many there were."""
         gone = set(paths)
         kept = [record for record in self.records if record.path not in gone]
         count, self.records = len(self.records) - len(kept), kept
         return count
 
     def ground_truth(self) -> dict[str, Any]:
-        """Of the images and classes in use; what the evaluator would stumble over is left out."""
+        """Of the images and classes in use. Annotations that the evaluator cannot read are left out."""
         images = {record.image_id for record in self.records}
         wanted = set(self._category_ids)
         annotations = [
@@ -255,7 +256,7 @@ def _area(annotation: dict[str, Any]) -> float:
 
 
 def _degenerate(box: tuple[float, float, float, float], area: float, height: int, width: int) -> str | None:
-    """What mmdet drops a box for."""
+    """Why mmdet would drop the box; None if it would not."""
     x1, y1, x2, y2 = box
     if x2 - x1 < 1 or y2 - y1 < 1:
         return "less than a pixel wide or high"
@@ -267,7 +268,7 @@ def _degenerate(box: tuple[float, float, float, float], area: float, height: int
 
 
 def _sticks_out(box: tuple[float, float, float, float], height: int, width: int) -> bool:
-    """By more than a pixel, which is how exact annotations are."""
+    """By more than a pixel; less is within the precision of annotations."""
     return box[0] < -1 or box[1] < -1 or box[2] > width + 1 or box[3] > height + 1
 
 

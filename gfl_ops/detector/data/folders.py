@@ -1,4 +1,4 @@
-"""Where the annotations and images of a split are, in the layouts that people keep them in."""
+"""Finds the annotations and the images of a split in the usual folder layouts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def find_split(root: str | Path, split: str) -> tuple[Path, Path]:
     first = read_json(annotations)["images"]
     files = [image["file_name"] for image in first if isinstance(image, dict) and "file_name" in image]
     folders = [annotations.parent, *(root / pattern.format(split=name) for name in names for pattern in _IMAGES)]
-    for file in files[:10]:  # some may be missing; that is for check-data to say
+    for file in files[:10]:  # some may be missing, which `gfl check-data` reports
         for folder in folders[1:] + folders[:1]:
             if (folder / file).is_file():
                 return annotations, folder

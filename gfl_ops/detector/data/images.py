@@ -9,22 +9,22 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-_ORIENTATION = 0x0112  # EXIF: how the camera was held
-_TURNED = (5, 6, 7, 8)  # the orientations that exchange width and height
+_ORIENTATION = 0x0112  # the EXIF tag
+_TRANSPOSED = (5, 6, 7, 8)  # the orientations that swap width and height
 
 
 class BadImage(ValueError):
-    """An image file that cannot be used; the message has its path and what is wrong."""
+    """An image file that cannot be used. The message names the file and the error."""
 
 
 def read_image(path: Path) -> Tensor:
-    """(3, H, W) uint8, RGB, turned as its EXIF orientation says, which is what OpenCV gives."""
+    """(3, H, W) uint8, RGB, rotated by its EXIF orientation, as OpenCV does."""
     try:
         with Image.open(path) as file:
             pixels = np.array(ImageOps.exif_transpose(file).convert("RGB"))
     except FileNotFoundError:
         raise BadImage(f"{path}: there is no such file") from None
-    # Pillow's decoders raise whatever they stumble over, SyntaxError and struct.error among it.
+    # Pillow's decoders raise errors of many types, SyntaxError and struct.error among them.
     except Exception as error:
         raise BadImage(f"{path}: {_reason(error, path)}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
@@ -36,12 +36,12 @@ def image_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as file:
             width, height = file.size
             # a PNG's own getexif() decodes the pixels
-            turned = Image.Image.getexif(file).get(_ORIENTATION) in _TURNED
+            transposed = Image.Image.getexif(file).get(_ORIENTATION) in _TRANSPOSED
     except FileNotFoundError:
         raise BadImage(f"{path}: there is no such file") from None
     except Exception as error:
         raise BadImage(f"{path}: {_reason(error, path)}") from error
-    return (width, height) if turned else (height, width)
+    return (width, height) if transposed else (height, width)
 
 
 def _reason(error: Exception, path: Path) -> str:

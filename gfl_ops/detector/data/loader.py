@@ -1,8 +1,8 @@
-"""Batches in an order that the seed, the number of the iteration and nothing else decides.
+"""Batches whose contents depend only on the seed and the number of the iteration.
 
-Neither workers nor processes change what a batch holds: the batch of all ranks together is cut into as many parts, and
-every sample is augmented by a generator seeded with its place in the epoch. So a run goes on where it stopped given
-only the number of iterations that are done.
+The numbers of workers and of processes change nothing: the batch of all ranks together is split among them, and every
+sample is augmented by a generator seeded with its place in the epoch. So a run can be resumed from the number of
+iterations that are done.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Batch(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A sample's place in an epoch, and which image comes there."""
+    """A place in an epoch, and the image that comes there."""
 
     epoch: int
     slot: int
@@ -38,8 +38,8 @@ class Place(NamedTuple):
 class EpochBatches(Sampler[list[Place]]):
     """Endless batches of one rank, from a given iteration on.
 
-    Images are grouped into landscape and portrait, so that a batch is padded little. A group's last batch is filled up
-    from its beginning: every image comes at least once an epoch.
+    Images are grouped into landscape and portrait, so that batches need little padding. A group's last batch is
+    filled up with its first images: every image comes at least once in an epoch.
 
     Args:
         sizes: (N, 2) height and width of each image.
@@ -97,7 +97,7 @@ class _Augmented(Dataset[Sample]):
 def training_loader(
     data: DetectionData, batches: EpochBatches, augment: Augment, *, workers: int = 0, pin_memory: bool = False
 ) -> DataLoader[Sample]:
-    """Endless :class:`Batch` es, whatever the number of workers."""
+    """An endless sequence of :class:`Batch`."""
     if len(data) == 0:
         raise ValueError("training_loader: data must have images, got none")
     return DataLoader(
@@ -125,7 +125,7 @@ class _Share(Dataset[Sample]):
 def evaluation_loader(
     data: DetectionData, batch_size: int, *, rank: int = 0, world_size: int = 1, workers: int = 0
 ) -> DataLoader[Sample]:
-    """Each image once, in order; every rank takes its share."""
+    """Each image once, in order. Every rank gets its share."""
     share = _Share(data, range(rank, len(data), world_size))
     return DataLoader(share, batch_size, num_workers=workers, collate_fn=collate, generator=torch.Generator())
 

@@ -25,16 +25,17 @@ class Objects(NamedTuple):
     """(K, 2) xy."""
     size: Tensor
     """(K, 2) pixels that a radius of 1 has along the object's own axes."""
-    turn: Tensor
+    rotation: Tensor
+    """(K,) angle."""
     edge: Tensor
-    """(K,) pixels over which it goes from opaque to nothing."""
+    """(K,) pixels over which it goes from opaque to transparent."""
     blur: Tensor
     """(K,) pixels that are added to the edge on the side of blur_direction."""
     blur_direction: Tensor
     shadow: Tensor
-    """(K, 3) where the shadow falls, and how dark."""
+    """(K, 3) offset of the shadow, and its darkness."""
     shade: Tensor
-    """(K,) how much darker it is on the side of its shadow."""
+    """(K,) by how much it is darker on the side of its shadow."""
     texture: Tensor
     """(K, 2, 5) see _texture."""
     colors: Tensor
@@ -45,9 +46,9 @@ class Ground(NamedTuple):
     color: Tensor
     octaves: list[Tensor]
     light: Tensor
-    """(2,) how the brightness changes from one border to the other, down and right."""
+    """(2,) change of the brightness from one border to the other, down and right."""
     grain: Tensor
-    """(64, 64) noise of the sensor, repeated."""
+    """(64, 64) noise of a camera's sensor, repeated over the image."""
 
 
 class Scene(NamedTuple):
@@ -147,7 +148,7 @@ def _paint(canvas: Tensor, item: Objects, left: int, top: int) -> None:
     y = (torch.arange(top, top + height, device=canvas.device) + 0.5)[:, None] - item.center[..., 1][..., None, None]
     x, y = torch.broadcast_tensors(x, y)
     dx, dy, dark = (item.shadow[..., i][..., None, None] for i in range(3))
-    if canvas.device.type != "cpu" or dark.any():  # asking a device would wait for it
+    if canvas.device.type != "cpu" or dark.any():  # on another device, reading it would wait
         soft = (3 * item.edge + 0.05 * item.size.amax(-1))[..., None, None]
         cast = _coverage(item, x - dx, y - dy, soft)[0]
         canvas *= (1 - dark * cast)[..., None, :, :]
@@ -165,9 +166,9 @@ def _paint(canvas: Tensor, item: Objects, left: int, top: int) -> None:
 
 
 def _coverage(item: Objects, x: Tensor, y: Tensor, edge: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """How much of each pixel it covers: half on its outline; and the pixels in the object's own coordinates."""
-    turn = item.turn[..., None, None]
-    cos, sin = turn.cos(), turn.sin()
+    """The share of each pixel that it covers, which is half on its outline; and the pixels in its own coordinates."""
+    rotation = item.rotation[..., None, None]
+    cos, sin = rotation.cos(), rotation.sin()
     u = (x * cos + y * sin) / item.size[..., 0][..., None, None]
     v = (y * cos - x * sin) / item.size[..., 1][..., None, None]
     radius, angle = (u * u + v * v).sqrt(), torch.atan2(v, u)

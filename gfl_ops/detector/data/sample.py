@@ -1,4 +1,4 @@
-"""What every data set gives."""
+"""The interface of data sets."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Sample(NamedTuple):
     """(G,) int64."""
     image_id: int
     short_side: int | None = None
-    """What the short side is resized to in training; None leaves it to the model's configuration."""
+    """The short side after resizing in training; None leaves it to the model's configuration."""
 
 
 class DetectionData(Protocol):
-    """Anything with these is data for training and evaluation."""
+    """What training and evaluation need of a data set."""
 
     @property
     def classes(self) -> Sequence[str]: ...

@@ -20,7 +20,7 @@ def _constant(radius: float) -> Curve:
 
 
 def _polygon(corners: list[tuple[float, float]]) -> Curve:
-    """Of a polygon around the origin, each of whose corners can be seen from there."""
+    """Of a polygon around the origin, from which all corners are visible."""
     points = np.array(corners)
     points = points / np.hypot(*points.T).max()
     start, end = points, np.roll(points, -1, axis=0)
@@ -45,8 +45,8 @@ def _regular(corners: int, inner: float | None = None) -> list[tuple[float, floa
 def _cross(width: float) -> list[tuple[float, float]]:
     quarter = [(1.0, width), (width, width), (width, 1.0)]
     return [
-        (x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn))
-        for turn in (math.pi / 2 * i for i in range(4))
+        (x * math.cos(rotation) - y * math.sin(rotation), x * math.sin(rotation) + y * math.cos(rotation))
+        for rotation in (math.pi / 2 * i for i in range(4))
         for x, y in ((1.0, -width), *quarter[:2])
     ]
 
@@ -92,7 +92,7 @@ _OUTLINES: dict[str, Callable[[], tuple[Curve, Curve]]] = {
     "flower": lambda: (0.72 + 0.28 * np.cos(4 * _theta), _constant(0)),
 }
 CLASSES = tuple(_OUTLINES)
-# What lies about unlabelled, all of it long and thin.
+# Unlabelled objects between the others, all of them long and thin.
 CLUTTER = ("splinter", "needle", "bar")
 
 
@@ -108,9 +108,10 @@ def outlines() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return outer, inner
 
 
-def extent(kind: int, size: NDArray[np.float64], turn: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def extent(kind: int, size: NDArray[np.float64], rotation: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The least and largest x and y of an outline about its centre, in pixels."""
     radius = outlines()[0][kind]
     x, y = radius * _cosine * size[0], radius * _sine * size[1]
-    points = np.stack([x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)])
+    cos, sin = math.cos(rotation), math.sin(rotation)
+    points = np.stack([x * cos - y * sin, x * sin + y * cos])
     return points.min(1), points.max(1)

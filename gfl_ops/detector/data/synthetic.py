@@ -1,8 +1,8 @@
-"""An endless data set that needs no download: textured shapes on cluttered grounds, their boxes known exactly.
+"""A data set that needs no download: textured shapes on a cluttered background, with exact boxes.
 
-A scene is drawn from its seed, split and number alone, in two steps: what is in it (numbers, here) and its pixels
-(:mod:`.rendering`). A shape's box is that of its whole outline, cut at the image's border, also where another shape
-covers it or a blurred or shadowed side hides where it ends: some sides are uncertain, and the truth is known.
+A scene depends only on the seed, the split and its number. It is made in two steps: its contents as numbers (here) and
+its pixels (:mod:`.rendering`). A shape's box is that of its whole outline, clipped to the image, also if another shape
+covers it or one of its sides is blurred or in shadow. So some sides are uncertain in the image, and still known.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class SyntheticScenes:
 
     Args:
         split: "train", "val" and "test" never share a scene.
-        length: how many there are.
-        size: height and width; every other scene or so is turned by 90 degrees.
+        length: number of scenes.
+        size: height and width; about half of the scenes swap the two.
         seed: another seed is another data set.
 
     Example:
@@ -75,7 +75,7 @@ class SyntheticScenes:
         return range(1, len(self.classes) + 1)
 
     def scene(self, index: int) -> Scene:
-        """What is in a scene, without its pixels."""
+        """The contents of a scene, without its pixels."""
         generator = self._generator(index)
         return _draw_scene(generator, self._size(generator))
 
@@ -131,7 +131,7 @@ def _draw_scene(generator: np.random.Generator, size: tuple[int, int]) -> Scene:
 
 
 def _draw_sides(generator: np.random.Generator, image: tuple[int, int]) -> list[float]:
-    """Of some objects' longer sides: one in twelve between 8 and 16 pixels, one in three between 80 and 160."""
+    """The longer sides of some objects: one in twelve is 8 to 16 pixels, one in three 80 to 160."""
     count = int(np.clip(generator.poisson(5), 1, 12))
     low, high = math.log(_SMALLEST), math.log(_LARGEST * min(image))
     return [math.exp(low + (high - low) * x**0.6) for x in generator.random(count)]
@@ -140,19 +140,19 @@ def _draw_sides(generator: np.random.Generator, image: tuple[int, int]) -> list[
 def _draw_object(generator: np.random.Generator, image: tuple[int, int], kind: int, side: float) -> dict[str, Any]:
     height, width = image
     stretch = math.exp(generator.uniform(-0.3, 0.3))
-    turn = generator.uniform(0, 2 * math.pi)
+    rotation = generator.uniform(0, 2 * math.pi)
     shape = np.array([stretch, 1 / stretch])
-    low, high = extent(kind, shape, turn)
+    low, high = extent(kind, shape, rotation)
     size = shape * side / (high - low).max()  # so that the box's longer side is what was drawn
     center = generator.uniform((0, 0), (width, height))
-    low, high = extent(kind, size, turn)
+    low, high = extent(kind, size, rotation)
     box = np.concatenate([center + low, center + high])
     inside = np.clip(box, 0, [width, height, width, height])
     return {
         "kind": kind,
         "center": center,
         "size": size,
-        "turn": turn,
+        "rotation": rotation,
         "edge": generator.uniform(1, 1 + 0.02 * side),
         # one side in three objects is out of focus
         "blur": generator.uniform(0.1, 0.35) * side if generator.random() < 0.33 else 0.0,
@@ -167,7 +167,7 @@ def _draw_object(generator: np.random.Generator, image: tuple[int, int], kind: i
 
 
 def _fits(box: NDArray[np.float64], whole: NDArray[np.float64], others: list[NDArray[np.float64]]) -> bool:
-    """Enough of it is in the image, is not under others, and does not hide a smaller one."""
+    """Whether enough of it is inside the image, and it does not overlap too much with another."""
     area = _area(box)
     if area < _LEAST_INSIDE * _area(whole) or min(box[2] - box[0], box[3] - box[1]) < 4:
         return False
@@ -185,13 +185,13 @@ def _area(box: NDArray[np.float64]) -> float:
 def _draw_texture(generator: np.random.Generator, kind: int) -> NDArray[np.float64]:
     """(2, 5): the phases of two waves over x, y, radius and angle, and a constant; their product is the texture.
 
-    A class leans to one kind: stripes, checks, rings or spokes.
+    Four in five objects of a class have the same pattern: stripes, checks, rings or spokes.
     """
     kinds = ("stripes", "checks", "rings", "spokes")
     name = kinds[kind % 4] if generator.random() < 0.8 else kinds[int(generator.integers(4))]
-    pitch, turn, start = generator.uniform(5, 14), generator.uniform(0, math.pi), generator.uniform(0, 6)
+    pitch, direction, start = generator.uniform(5, 14), generator.uniform(0, math.pi), generator.uniform(0, 6)
     constant = [0.0, 0.0, 0.0, 0.0, math.pi / 2]
-    wave = [pitch * math.cos(turn), pitch * math.sin(turn), 0.0, 0.0, start]
+    wave = [pitch * math.cos(direction), pitch * math.sin(direction), 0.0, 0.0, start]
     across = [-wave[1], wave[0], 0.0, 0.0, start]
     waves = {
         "stripes": (wave, constant),
@@ -203,9 +203,9 @@ def _draw_texture(generator: np.random.Generator, kind: int) -> NDArray[np.float
 
 
 def _draw_colors(generator: np.random.Generator, kind: int) -> NDArray[np.float64]:
-    """(2, 3) RGB. A class leans to a hue, no more; clutter has any."""
-    lean = kind / len(CLASSES) if kind < len(CLASSES) else generator.random()
-    hue = lean + generator.normal(0, 0.03)
+    """(2, 3) RGB. The objects of a class have similar hues; clutter has any."""
+    class_hue = kind / len(CLASSES) if kind < len(CLASSES) else generator.random()
+    hue = class_hue + generator.normal(0, 0.03)
     colors = []
     for shift in (0.0, generator.normal(0, 0.08)):
         value, saturation = generator.uniform(0.4, 1), generator.uniform(0.45, 1)

@@ -1,4 +1,4 @@
-"""Training: one loop for one process or many, that stops and goes on bit for bit."""
+"""Training by one process or several. An interrupted run continues bit for bit."""
 
 from .checkpoints import Checkpoints
 from .graphed import GraphedStep

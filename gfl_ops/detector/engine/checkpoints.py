@@ -1,4 +1,4 @@
-"""A run's checkpoints: complete, atomic, the last few and the best."""
+"""A run's checkpoints: the last few complete states, and the best and the last weights."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _FORMAT = 1
 class Checkpoints:
     """``checkpoints/`` of a run's folder.
 
-    ``<iteration>.pth`` has all that a run needs to go on; ``best.safetensors`` and ``last.safetensors`` are weights for
-    :func:`gfl_ops.detector.load_checkpoint`, with the model's name and classes beside them.
+    ``<iteration>.pth`` is a state from which the run can be resumed. ``best.safetensors`` and ``last.safetensors`` are
+    weights for :func:`gfl_ops.detector.load_checkpoint`, with the model's name and classes.
     """
 
     def __init__(self, run: Path, keep: int = 3) -> None:
         self.folder, self.keep = run / "checkpoints", keep
 
     def prepare(self) -> None:
-        """Makes the folder, and removes what a process that was killed has left half written."""
+        """Creates the folder, and removes files that a killed process has left half written."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob(".*.pth.*"):
-            left.unlink()
-        for left in self.folder.glob(".*.safetensors.*"):
-            left.unlink()
+        for unfinished in self.folder.glob(".*.pth.*"):
+            unfinished.unlink()
+        for unfinished in self.folder.glob(".*.safetensors.*"):
+            unfinished.unlink()
 
     def paths(self) -> list[Path]:
-        """Of the states, the newest first."""
+        """The files of the states, the newest first."""
         return sorted(self.folder.glob("[0-9]*.pth"), reverse=True)
 
     def save(self, state: dict[str, Any]) -> Path:
@@ -57,7 +57,7 @@ class Checkpoints:
                 if state.get("format") != _FORMAT:
                     raise ValueError(f"is not a state of a run, format {state.get('format')!r}")
                 return state
-            except Exception as error:  # a damaged disk, a file of something else: the one before it may be whole
+            except Exception as error:  # a damaged file, or one of something else: the one before it may be good
                 if path is not None:
                     raise ValueError(f"{candidate}: cannot be resumed from: {error}") from error
                 warnings.warn(f"{candidate}: cannot be read ({error}); trying the one before it", stacklevel=2)

@@ -14,10 +14,10 @@ from ..data import Batch
 from ..model import Detector
 from ..targets import check_targets, scale_targets
 from .options import TrainOptions
-from .step import Seen, autocast, clip, device_of
+from .step import OnLosses, autocast, clip, device_of
 
 _FIRST_TARGETS = 16
-_EAGER_STEPS = 3  # before a capture: libraries choose their algorithms, the optimiser makes its state
+_EAGER_STEPS = 3  # before a capture: libraries choose their algorithms, the optimiser allocates its state
 
 
 class Outputs(NamedTuple):
@@ -29,7 +29,10 @@ Work = Callable[[], Outputs]
 
 
 def captured(work: Work) -> Work:
-    """What does the work again, on the same memory. The loader's thread goes on pinning memory meanwhile."""
+    """Captures the work. The result replays it on the same memory.
+
+    The mode lets the data loader's thread pin memory during the capture.
+    """
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = work()
@@ -43,14 +46,14 @@ def captured(work: Work) -> Work:
 
 @dataclass
 class _Inputs:
-    """What every replay reads. Padding is black, as between images of different size; its anchors are not trained."""
+    """The buffers that every replay reads. Padding is 0, as between images of different sizes, and has no loss."""
 
     pixels: Tensor
     targets: PaddedTargets
     padded_shapes: Tensor
 
     @staticmethod
-    def like(pixels: Tensor, height: int, width: int, most: int) -> _Inputs:
+    def like(pixels: Tensor, height: int, width: int, max_targets: int) -> _Inputs:
         images = len(pixels)
         channels_last = pixels.is_contiguous(memory_format=torch.channels_last)
         return _Inputs(
@@ -58,8 +61,8 @@ class _Inputs:
                 memory_format=torch.channels_last if channels_last else torch.contiguous_format
             ),
             PaddedTargets(
-                torch.zeros(images, most, 4, device=pixels.device),
-                torch.zeros(images, most, dtype=torch.int64, device=pixels.device),
+                torch.zeros(images, max_targets, 4, device=pixels.device),
+                torch.zeros(images, max_targets, dtype=torch.int64, device=pixels.device),
                 torch.zeros(images, dtype=torch.int64, device=pixels.device),
             ),
             torch.zeros(images, 2, device=pixels.device),
@@ -67,7 +70,7 @@ class _Inputs:
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """Height, width, and targets of an image."""
+        """Height and width of the pixels, and the number of targets that an image can have."""
         height, width = self.pixels.shape[2:]
         return height, width, self.targets.labels.shape[1]
 
@@ -88,11 +91,11 @@ class _Inputs:
 class GraphedStep:
     """Takes the place of :class:`EagerStep` on one GPU.
 
-    Batches are copied into buffers of one size. One that is larger than any before it, or holds more targets in an
-    image, makes the buffers grow and the step be captured again; before a capture a few steps run eagerly.
+    Batches are copied into buffers of a fixed size. If a batch is larger than the buffers, or has an image with more
+    targets, the buffers grow and the step is captured again. Before each capture a few steps run eagerly.
 
     Args:
-        record: turns the step's work into what repeats it.
+        record: makes a function that repeats the step's work; the tests give another.
     """
 
     def __init__(
@@ -111,7 +114,7 @@ class GraphedStep:
         self.eager_steps, self.captures = 0, 0
         self.replay: Work | None = None
 
-    def __call__(self, parts: list[Batch], rate: float, seen: Seen) -> Tensor:
+    def __call__(self, parts: list[Batch], rate: float, on_losses: OnLosses) -> Tensor:
         (batch,) = parts
         self._take(batch)
         self.rate.fill_(rate)
@@ -123,8 +126,8 @@ class GraphedStep:
             self.eager_steps += 1
         else:
             outputs = self.replay()
-        # The next replay writes where these are.
-        seen({name: loss.detach().clone() for name, loss in outputs.losses.items()}, batch)
+        # Copies: the next replay overwrites these.
+        on_losses({name: loss.detach().clone() for name, loss in outputs.losses.items()}, batch)
         return outputs.norm.clone()
 
     def _take(self, batch: Batch) -> None:
@@ -141,7 +144,7 @@ class GraphedStep:
         self.inputs.fill(prepared.pixels, targets, prepared.padded_shapes)
 
     def _work(self) -> Outputs:
-        """Under capture the gradients are made anew, in the graph's own memory, where each replay writes them."""
+        """In a capture the gradients are allocated in the graph's own memory, where each replay writes them."""
         assert self.inputs is not None
         self.optimizer.zero_grad(set_to_none=True)
         inputs = self.inputs
@@ -153,7 +156,7 @@ class GraphedStep:
         return Outputs(losses, norm)
 
     def _eagerly(self) -> Outputs:
-        """On another stream, as a capture is: what libraries set up for the default one does not count there."""
+        """On a stream of its own, as a capture: what libraries set up for the default stream does not help there."""
         if self.device.type != "cuda":
             return self._work()
         stream = torch.cuda.Stream()
@@ -165,7 +168,7 @@ class GraphedStep:
 
 
 def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> Tensor:
-    """Lets a step be captured: no host reads, and the learning rate, which this returns, in memory of the device."""
+    """Prepares an optimiser for capture: it reads nothing on the host, and its learning rate is the returned tensor."""
     rate = torch.zeros((), device=device)
     for group in optimizer.param_groups:
         group.update(lr=rate, fused=True, foreach=False)

@@ -1,4 +1,4 @@
-"""Stops a run whose loss is not finite, and keeps the batch that did it."""
+"""Stops a run whose loss is not finite, and saves the batch that caused it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..data import Batch
 
 
 class NotFinite(RuntimeError):
-    """The loss became NaN or infinite; the message names the file with the batch."""
+    """The loss became NaN or infinite. The message names the file with the batch."""
 
 
 class FiniteGuard:
-    """Looks at each iteration's losses: at once on a CPU, an iteration later on a GPU, so that nothing waits for it."""
+    """Checks each iteration's losses: at once on a CPU, one iteration later on a GPU, so as not to wait."""
 
     def __init__(self, folder: Path, rank: int) -> None:
         self.folder, self.rank = folder, rank
@@ -30,7 +30,7 @@ class FiniteGuard:
             self.flush()
 
     def flush(self) -> None:
-        """Raises for what has been watched; before a checkpoint, so that none holds weights that are not finite."""
+        """Checks now. The loop does so before a checkpoint, so that none has weights that are not finite."""
         if self.pending is None:
             return
         (iteration, losses, batch), self.pending = self.pending, None

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: a progress bar, CSV files, TensorBoard where it is installed."""
+"""The log of a run: a progress bar, CSV files, and TensorBoard if it is installed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from ..checkpoint import write_atomically
 class RunLog:
     """``train.csv`` and ``eval.csv`` of a run's folder, ``tensorboard/``, and a bar on the terminal.
 
-    A run that goes on from a checkpoint drops what was written after it, so that the files read as if nothing had
-    happened.
+    A resumed run first removes what was logged after its checkpoint, so that every iteration is in the files once.
     """
 
     def __init__(
@@ -30,13 +29,13 @@ class RunLog:
         self.steps = self.images = 0
         self.since = time.perf_counter()
         for name in ("train.csv", "eval.csv"):
-            _forget_after(folder / name, start)
+            _remove_after(folder / name, start)
         self.stream = None if quiet else stream
         self.bar = tqdm(
             total=total,
             initial=start,
             unit="it",
-            disable=quiet or not stream.isatty(),  # into a file go lines instead
+            disable=quiet or not stream.isatty(),  # a file gets lines in its place
             file=stream,
             dynamic_ncols=True,
             smoothing=0.1,
@@ -49,7 +48,7 @@ class RunLog:
         self.bar.update()
 
     def train(self, iteration: int, values: Mapping[str, float]) -> None:
-        """Averages since the last call, with the rate and the memory in use."""
+        """Logs averages since the last call, with the images per second and the memory in use."""
         now = time.perf_counter()
         rate = self.images / (now - self.since)
         self.images, self.since = 0, now
@@ -97,12 +96,12 @@ def read_csv(path: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-def _forget_after(path: Path, iteration: int) -> None:
+def _remove_after(path: Path, iteration: int) -> None:
     if not path.exists():
         return
     with path.open(newline="") as file:
         head, *rows = list(csv.reader(file)) or [[]]
-    kept = [row for row in rows if len(row) == len(head) and int(row[0]) <= iteration]  # a cut line goes too
+    kept = [row for row in rows if len(row) == len(head) and int(row[0]) <= iteration]  # an incomplete line goes too
     text = io.StringIO(newline="")
     csv.writer(text).writerows([head, *kept])
     if kept:
@@ -120,7 +119,7 @@ def _tensorboard(folder: Path, start: int) -> Any:
 
 
 def _memory_mb() -> float:
-    """The most that the GPU's allocator, or else this process, has held."""
+    """The peak of the GPU's allocator, or else of this process."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     import resource

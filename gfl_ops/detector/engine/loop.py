@@ -30,7 +30,7 @@ Evaluate = Callable[[Detector], dict[str, float]]
 @dataclass
 class TrainResult:
     model: Detector
-    """What to use: the moving average where the recipe has one."""
+    """The model to use: the moving average if the recipe has one."""
     iteration: int
     metrics: dict[str, float]
     """Of the last evaluation."""
@@ -47,15 +47,16 @@ def train(
     evaluate: Evaluate | None = None,
     quiet: bool = False,
 ) -> TrainResult:
-    """Trains a detector, or goes on with training it.
+    """Trains a detector, or resumes its training.
 
     Args:
         config: the model and its recipe.
         data: to train on; the same on every rank.
-        options: what differs from the recipe, and where everything goes.
+        options: changes of the recipe, and the run's folder.
         ranks: from :func:`connect`.
         weights: a file to start from, as :func:`gfl_ops.detector.build` takes it.
-        evaluate: called on every rank with the model in evaluation; its result's "AP" decides which weights are best.
+        evaluate: called on every rank with the model in evaluation mode. The highest "AP" of its results decides which
+            weights are the best.
         quiet: no progress bar.
     """
     recipe = options.recipe(config)
@@ -84,7 +85,7 @@ class _Run:
     ) -> None:
         self.config, self.recipe, self.options, self.ranks = config, config.recipe, options, ranks
         self.data, self.quiet = data, quiet
-        self.model = _placed(model, options, ranks)
+        self.model = _on_device(model, options, ranks)
         self.average = Average(self.model, self.recipe.ema) if self.recipe.ema is not None else None
         self.optimizer = build_optimizer(self.model, self.recipe, self.recipe.learning_rate)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=options.precision == "fp16")
@@ -109,9 +110,9 @@ class _Run:
         guard = FiniteGuard(options.out, self.ranks.rank)
         batches = self._loader()
         log = RunLog(options.out, self.total, self.iteration, quiet=self.quiet or not self.ranks.is_main)
-        sums = _Sums()
+        sums = _LossMeans()
 
-        def seen(losses: dict[str, Tensor], batch: Batch) -> None:
+        def on_losses(losses: dict[str, Tensor], batch: Batch) -> None:
             guard.watch(self.iteration, losses, batch)
             sums.add(losses)
 
@@ -120,7 +121,7 @@ class _Run:
             rate = self.recipe.learning_rate * factor
             self.model.train()
             parts = [next(batches) for _ in range(options.accumulate)]
-            norm = step(parts, rate, seen)
+            norm = step(parts, rate, on_losses)
             if self.average is not None:
                 self.average.update(self.model, self.iteration)
 
@@ -138,7 +139,7 @@ class _Run:
         log.close()
 
     def _begin(self) -> None:
-        """The run's folder, and the state to go on from, if asked for one or started anew after a failure."""
+        """Prepares the run's folder, and loads the newest checkpoint to resume or after a restart by torchrun."""
         if self.ranks.is_main:
             self.checkpoints.prepare()
         self.ranks.barrier()
@@ -199,8 +200,10 @@ class _Run:
         self.ranks.barrier()
 
     def _restore(self, state: dict[str, Any]) -> None:
-        mine, theirs = self._fingerprint(), state["fingerprint"]
-        changed = [f"{name} {theirs.get(name)} -> {mine[name]}" for name in mine if mine[name] != theirs.get(name)]
+        current, saved = self._fingerprint(), state["fingerprint"]
+        changed = [
+            f"{name} {saved.get(name)} -> {current[name]}" for name in current if current[name] != saved.get(name)
+        ]
         if changed:
             raise ValueError(f"{self.options.out}: cannot go on with other settings: {', '.join(changed)}")
         self.iteration, self.best, self.metrics = state["iteration"], state["best"], state["metrics"]
@@ -212,7 +215,7 @@ class _Run:
         _set_random_state(state["random"][self.ranks.rank % len(state["random"])], self.ranks.device)
 
     def _fingerprint(self) -> dict[str, Any]:
-        """What must be the same for a run to go on as if it had not stopped."""
+        """The settings that may not differ when a run is resumed."""
         return {
             "model": self.config.name,
             "classes": list(self.data.classes),
@@ -236,8 +239,8 @@ class _Run:
         }
 
 
-class _Sums:
-    """Means of the losses since they were last asked for, on their device until then."""
+class _LossMeans:
+    """Adds the losses up on their device. Their means are read, which waits for the device, only to be logged."""
 
     def __init__(self) -> None:
         self.totals: dict[str, Tensor] = {}
@@ -254,7 +257,7 @@ class _Sums:
         return {"loss": sum(means.values()), **means}
 
 
-def _placed(model: Detector, options: TrainOptions, ranks: Ranks) -> Detector:
+def _on_device(model: Detector, options: TrainOptions, ranks: Ranks) -> Detector:
     if options.sync_batchnorm and ranks.world_size > 1:
         if ranks.device.type != "cuda":
             raise ValueError("train: sync_batchnorm must be off on a CPU, where torch has none")

@@ -12,7 +12,7 @@ from ..config import Recipe
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, learning_rate: float) -> torch.optim.Optimizer:
-    """SGD as mmdet's recipes have it; AdamW without decay of biases and normalisations, whose size has no meaning."""
+    """SGD as in mmdet's recipes, or AdamW without weight decay of biases and normalisations."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(trained, lr=learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
@@ -27,9 +27,9 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class Average(Generic[Model]):
-    """An exponential moving average of a model's parameters, beside its current buffers.
+    """An exponential moving average of a model's parameters, with its current buffers.
 
-    At the beginning it forgets faster: after i updates it takes at least 9 in 10 + i of each new weight.
+    Early updates weigh more: after i updates, the new weights count with at least 9 / (10 + i).
     """
 
     def __init__(self, model: Model, decay: float) -> None:
@@ -41,5 +41,5 @@ class Average(Generic[Model]):
         weight = 1 - min(self.decay, (1 + updates) / (10 + updates))
         for average, parameter in zip(self.model.parameters(), model.parameters(), strict=True):
             average.lerp_(parameter.detach(), weight)
-        for mine, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(buffer)
+        for copied, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+            copied.copy_(buffer)

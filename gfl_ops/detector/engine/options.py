@@ -1,4 +1,4 @@
-"""What a run is: everything that decides its result, as plain values that its folder and checkpoints keep."""
+"""The options of a training run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Of :func:`train`. What is None is taken from the model's recipe."""
+    """Options of :func:`train`. Those that are None are taken from the model's recipe."""
 
     section: ClassVar[str] = "training"
     out: Path
@@ -46,7 +46,7 @@ class TrainOptions:
     resume: bool = option("continue from the newest checkpoint in the folder, if there is one", False)
 
     def recipe(self, config: ModelConfig) -> Recipe:
-        """The model's, with what these options change; its learning rate is that for the batch size in use."""
+        """The model's recipe with the changes of these options, and the learning rate for the batch size in use."""
         base = config.recipe
         size = base.batch_size if self.batch_size is None else self.batch_size
         rate = base.learning_rate * size / base.batch_size if self.learning_rate is None else self.learning_rate

@@ -1,4 +1,4 @@
-"""One process, or several that torchrun has started."""
+"""The processes of a run: one, or several that torchrun has started."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Ranks:
     world_size: int
     device: torch.device
     restarts: int = 0
-    """How often torchrun has started these processes anew after a failure."""
+    """How often torchrun has restarted the processes after a failure."""
 
     @property
     def is_main(self) -> bool:
@@ -43,15 +43,15 @@ class Ranks:
 
 @contextlib.contextmanager
 def connect(device: str | None = None) -> Iterator[Ranks]:
-    """Joins the processes that torchrun's environment variables tell of; there need not be any.
+    """Joins the other processes, if torchrun has started several.
 
-    ``device`` is "cpu" or "cuda"; None takes the GPUs where there are any, one a process.
+    ``device`` is "cpu" or "cuda"; None takes the GPUs if there are any, one for each process.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if kind.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device must be cpu where torch finds no GPU, got {kind}")
-    place = torch.device(kind)
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device must be cpu where torch finds no GPU, got {name}")
+    place = torch.device(name)
     if place.type == "cuda" and place.index is None:
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if place.type == "cuda":
@@ -73,11 +73,11 @@ def connect(device: str | None = None) -> Iterator[Ranks]:
 
 
 def meet(store: Any, rank: int, world_size: int, limit: float = 600) -> str:
-    """Waits for every rank, and returns a name for this gathering: the same on all, never one of an earlier one.
+    """Waits for every rank, and returns a name for the group: the same on all ranks, and never that of an earlier one.
 
-    torchrun lends its store to the processes that it starts anew, with all that the dead ones wrote. Without a name
-    of their own in it, the new ones read the dead ones' addresses and fail to connect, or wait for ever. Its count of
-    restarts is no such name: each machine counts its own.
+    When torchrun restarts the processes, the new ones get the same store, with all that the dead ones wrote. Without a
+    name of their own they would read the addresses of the dead ones, and fail to connect or wait for ever. torchrun's
+    count of restarts is no such name, since each machine counts for itself.
     """
     store.set(f"gfl_ops/{rank}/came", uuid.uuid4().hex)
     deadline = time.monotonic() + limit
@@ -86,7 +86,7 @@ def meet(store: Any, rank: int, world_size: int, limit: float = 600) -> str:
         if store.check(came):
             name = b"-".join(store.multi_get(came))
             store.set(f"gfl_ops/{rank}/seen", name)
-            # Whoever has seen this process' new word is alive.
+            # Only a live process can have seen this process' new entry.
             if store.check(seen) and all(other == name for other in store.multi_get(seen)):
                 return uuid.uuid5(uuid.NAMESPACE_OID, name.decode()).hex
         time.sleep(0.02)

@@ -12,7 +12,7 @@ def total_iterations(recipe: Recipe, iterations_per_epoch: int) -> int:
 
 
 def learning_rate_factor(recipe: Recipe, iteration: int, iterations_per_epoch: int) -> float:
-    """What the recipe's learning rate is multiplied with: a linear warmup times steps or half a cosine."""
+    """The factor of the recipe's learning rate: a linear warmup times steps or half a cosine."""
     total = total_iterations(recipe, iterations_per_epoch)
     warmup = 1.0
     if iteration < recipe.warmup_iterations:

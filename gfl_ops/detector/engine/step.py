@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..data import Batch
 from .options import TrainOptions
 
-Seen = Callable[[dict[str, Tensor], Batch], None]
+OnLosses = Callable[[dict[str, Tensor], Batch], None]
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -21,8 +21,8 @@ class EagerStep:
     """Forward and backward of every part of a batch, then one update.
 
     Args:
-        forward: the detector, or what distributes it.
-        clip_norm: what the gradients' norm is cut to; None cuts nothing.
+        forward: the detector, or the module that distributes it.
+        clip_norm: limit of the gradients' norm; None for no limit.
     """
 
     def __init__(
@@ -36,8 +36,8 @@ class EagerStep:
         self.forward, self.optimizer, self.scaler = forward, optimizer, scaler
         self.clip_norm, self.options, self.device = clip_norm, options, device_of(forward)
 
-    def __call__(self, parts: list[Batch], rate: float, seen: Seen) -> Tensor:
-        """The gradients' norm. ``seen`` is told each part's losses."""
+    def __call__(self, parts: list[Batch], rate: float, on_losses: OnLosses) -> Tensor:
+        """Returns the gradients' norm. ``on_losses`` is called with the losses of each part."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -47,7 +47,7 @@ class EagerStep:
                     losses = self.forward(batch.images, batch.targets, short_sides=batch.short_sides)
                 loss = torch.stack(list(losses.values())).sum()
                 self.scaler.scale(loss / len(parts)).backward()
-            seen(losses, batch)
+            on_losses(losses, batch)
         self.scaler.unscale_(self.optimizer)
         norm = clip(self.forward, self.clip_norm)
         self.scaler.step(self.optimizer)
@@ -55,9 +55,9 @@ class EagerStep:
         return norm
 
 
-def clip(model: nn.Module, most: float | None) -> Tensor:
-    """The norm of the gradients, which are cut to ``most``."""
-    return nn.utils.clip_grad_norm_(model.parameters(), most or float("inf"))
+def clip(model: nn.Module, max_norm: float | None) -> Tensor:
+    """Limits the norm of the gradients, and returns what it was."""
+    return nn.utils.clip_grad_norm_(model.parameters(), max_norm or float("inf"))
 
 
 def autocast(options: TrainOptions, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -69,5 +69,5 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def _no_sync(model: nn.Module, without: bool) -> contextlib.AbstractContextManager[Any]:
-    return model.no_sync() if without and isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
+def _no_sync(model: nn.Module, active: bool) -> contextlib.AbstractContextManager[Any]:
+    return model.no_sync() if active and isinstance(model, DistributedDataParallel) else contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""Evaluation: COCO's figures, a table of the classes, and how far the edge distributions can be believed."""
+"""Evaluation: COCO's metrics, also of each class, and the calibration of the edge distributions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Evaluation:
         }
 
     def write(self, folder: Path) -> dict[str, str]:
-        """Writes the detections as COCO's test server takes them, and the figures; returns the files' paths."""
+        """Writes the detections, in the format of COCO's test server, and the metrics. Returns the files' paths."""
         rows = json.dumps(self.results).encode()
         write_atomically(folder / "results.json", lambda file: file.write(rows))
         write_json(folder / "metrics.json", self.as_json())
@@ -62,7 +62,7 @@ def evaluate(
     workers: int = 0,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Evaluation:
-    """On every rank, the same. Deterministic, whatever the number of ranks and workers on a given device.
+    """Evaluates a model. Every rank returns the same, for any number of ranks and workers on a given device.
 
     Example:
         >>> evaluation = evaluate(model, SyntheticScenes("val", 200), Ranks(0, 1, torch.device("cpu")))

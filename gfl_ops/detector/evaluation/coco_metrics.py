@@ -1,4 +1,4 @@
-"""COCO's average precision and recall, by pycocotools: the evaluator that published figures come from."""
+"""COCO's average precision and recall, by pycocotools, the evaluator of published figures."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def coco_metrics(truth: dict[str, Any], results: list[dict[str, Any]]) -> CocoMe
 
 
 def _nothing(truth: dict[str, Any]) -> CocoMetrics:
-    """Of no objects, or no detections: the figures that the evaluator gives where it can."""
+    """The metrics where there are no objects or no detections, as the evaluator defines them."""
     counts = _counts(truth)
     figures = {i: 0.0 if count else -1.0 for i, count in counts.items()}
     overall = 0.0 if any(counts.values()) else -1.0

@@ -20,7 +20,7 @@ from ..preprocess import scaled_size
 
 @dataclass
 class ImageDetections:
-    """Of one image, by descending score."""
+    """The detections of one image, by descending score."""
 
     image_id: int
     boxes: NDArray[np.float32]
@@ -41,7 +41,7 @@ def detect(
     workers: int = 0,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> list[ImageDetections]:
-    """On every rank, of all images, in the data's order. The model is left in evaluation."""
+    """The detections of all images, in the data's order, on every rank. The model is left in evaluation mode."""
     model.eval()
     edges = isinstance(model.config.head, GFLHeadConfig)
     loader = evaluation_loader(data, batch_size, rank=ranks.rank, world_size=ranks.world_size, workers=workers)
@@ -57,7 +57,7 @@ def detect(
 
 
 def pixels_per_bin(found: dict[str, Tensor], image: Tensor, model: Detector) -> Tensor:
-    """(K, 4) what a bin of the left, top, right and bottom edge's distribution is in the image's own pixels."""
+    """(K, 4) the width of a bin of the left, top, right and bottom edge's distribution, in pixels of the image."""
     height, width = image.shape[1:]
     size = model.config.input
     new_height, new_width = scaled_size(height, width, size.short_side, size.long_side)

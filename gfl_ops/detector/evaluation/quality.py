@@ -1,4 +1,4 @@
-"""How good the boxes are, beside what the model thinks: its scores, and the spread of its edge distributions."""
+"""How good the boxes are, compared with what the model predicts: scores, and spreads of the edge distributions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .detections import ImageDetections
 
 _BINS = 10
 _MATCHED = 0.5
-"""The overlap from which a detection is taken for the object, and its edges are compared with the object's."""
+"""A detection with at least this overlap counts as the object, and its edges are compared with the object's."""
 
 
 @dataclass
 class Quality:
-    """Of every detection, in no order: each against the object of its class that it overlaps most."""
+    """Every detection, compared with the object of its class that it overlaps most. The order has no meaning."""
 
     scores: NDArray[np.float64]
     overlaps: NDArray[np.float64]
@@ -31,9 +31,9 @@ class Quality:
     """(M,) the standard deviation that was predicted for that edge, in pixels; empty where the head predicts none."""
 
     def calibration(self) -> dict[str, Any]:
-        """Edges in tenths by predicted spread: the mean spread and the error's root mean square of each.
+        """The mean spread and the root mean square of the error, for each tenth of the edges in order of their spread.
 
-        Of a calibrated model the two are equal. ``correlation`` is that of the ranks.
+        For a calibrated model the two are equal. ``correlation`` is the rank correlation of spread and error.
         """
         if len(self.spreads) < 2 * _BINS:
             return {"edges": len(self.spreads), "bins": [], "correlation": None}
@@ -46,8 +46,8 @@ class Quality:
             }
             for part in np.array_split(order, _BINS)
         ]
-        ranks = np.stack([np.argsort(np.argsort(x, kind="stable")) for x in (self.spreads, self.errors)])
-        correlation = float(np.asarray(np.corrcoef(ranks))[0, 1])
+        positions = np.stack([np.argsort(np.argsort(x, kind="stable")) for x in (self.spreads, self.errors)])
+        correlation = float(np.asarray(np.corrcoef(positions))[0, 1])
         return {"edges": len(self.spreads), "bins": bins, "correlation": correlation}
 
 

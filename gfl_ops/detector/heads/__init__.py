@@ -1,4 +1,4 @@
-"""Dense heads: from pyramid levels to scores and boxes. A new one is a subclass of DenseHead and a row in the table."""
+"""Dense heads: from pyramid levels to scores and boxes. A new one is a subclass of DenseHead and a row below."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Half of GFL's head: ATSS with one of the two losses exchanged, for the paper's table of what each brings."""
+"""ATSS with one of GFL's two losses, for the ablation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AblationHead(ATSSHead):
     def predict(self, cls_features: Tensor, reg_features: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
         edges = self.scales[level](self.atss_reg(reg_features))
         scores = self.atss_cls(cls_features)
-        # Without a centerness of its own every box counts in full.
+        # Without a predicted centerness, every box has the same weight.
         centerness = torch.zeros_like(scores[:, :1]) if self.joint else self.atss_centerness(reg_features)
         return scores, edges, centerness
 

@@ -20,7 +20,7 @@ from .targets import padded
 
 _ANCHOR_SCALE = 8  # the anchors' side in strides
 _CENTER_STD, _SIZE_STD = 0.1, 0.2  # what the deltas are divided by
-_LONGEST_LOG_RATIO = math.log(1000 / 16)  # a box is at most so much larger or smaller than its anchor
+_LONGEST_LOG_RATIO = math.log(1000 / 16)  # limit of a box's size relative to its anchor's
 
 
 class ATSSOutputs(NamedTuple):
@@ -40,7 +40,7 @@ class Assigned(NamedTuple):
     anchors: Tensor
     """(A, 4)"""
     boxes: Tensor
-    """(B, A, 4) what a positive learns; of the others the anchor itself."""
+    """(B, A, 4) the assigned ground truth of a positive; the anchor itself where there is none."""
 
 
 class ATSSHead(DenseHead[ATSSOutputs]):
@@ -65,7 +65,7 @@ class ATSSHead(DenseHead[ATSSOutputs]):
     def loss(
         self, outputs: ATSSOutputs, targets: Targets, padded_shapes: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Over all anchors, the background with weight 0: picking the positives would wait for the device."""
+        """Over all anchors, with weight 0 for the background: selecting the positives would wait for the device."""
         assigned = self.assign(outputs, targets, padded_shapes)
         labels, positive, anchors, boxes = assigned.labels, assigned.positive, assigned.anchors, assigned.boxes
         centerness = torch.where(positive, centerness_target(anchors, boxes), 0.0)
@@ -135,7 +135,7 @@ class ATSSHead(DenseHead[ATSSOutputs]):
         return self._boxes(self._anchors(outputs), outputs), scores * self.factors(outputs)
 
     def factors(self, outputs: ATSSOutputs) -> Tensor:
-        """(B, A, 1) what the scores are multiplied with."""
+        """(B, A, 1) factors of the scores."""
         return torch.cat([rows(level) for level in outputs.centernesses], 1).float().sigmoid()
 
     def _anchors(self, outputs: Any) -> Tensor:

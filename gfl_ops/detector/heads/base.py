@@ -26,8 +26,8 @@ _PRIOR = 0.01  # the probability that every class starts with, so that the backg
 class DenseHead(nn.Module, Generic[Outputs]):
     """Scores and boxes for every cell of every level, from convolutions that all levels share.
 
-    A head builds its last layers, says what they make of the towers' features in :meth:`predict`, and names its outputs
-    with a NamedTuple of one list a kind, each with one tensor a level.
+    A subclass builds its last layers and applies them to the towers' features in :meth:`predict`. ``outputs`` is a
+    NamedTuple of lists, each with one tensor for each level.
     """
 
     outputs: ClassVar[type[Any]]
@@ -64,8 +64,8 @@ class DenseHead(nn.Module, Generic[Outputs]):
             raise ValueError(
                 f"{type(self).__name__}: levels must be one a stride = {len(self.strides)}, got {len(levels)}"
             )
-        made = [self.predict(self.cls_convs(x), self.reg_convs(x), i) for i, x in enumerate(levels)]
-        return self.outputs(*map(list, zip(*made, strict=True)))
+        predictions = [self.predict(self.cls_convs(x), self.reg_convs(x), i) for i, x in enumerate(levels)]
+        return self.outputs(*map(list, zip(*predictions, strict=True)))
 
     def predict(self, cls_features: Tensor, reg_features: Tensor, level: int) -> tuple[Tensor, ...]:
         """One level's tensors, in the order of ``outputs``."""

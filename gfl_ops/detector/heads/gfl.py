@@ -30,7 +30,7 @@ class GFLHead(DenseHead[GFLOutputs]):
         self.gfl_cls = nn.Conv2d(config.feat_channels, num_classes, 3, padding=1)
         self.gfl_reg = nn.Conv2d(config.feat_channels, 4 * self.num_bins, 3, padding=1)
         self.scales = nn.ModuleList(Scale() for _ in config.strides)
-        self.integral = gfl_ops.Integral(config.reg_max)  # has no part in the computation; checkpoints hold its buffer
+        self.integral = gfl_ops.Integral(config.reg_max)  # not used; checkpoints have its buffer
         self.criterion = gfl_ops.GFLLoss(
             num_classes,
             config.reg_max,

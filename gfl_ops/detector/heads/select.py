@@ -28,8 +28,8 @@ def select(
         factors: (A,), the centerness or the like.
         boxes: (A, 4) in pixels of the batch.
         image_shape: (2,) height and width.
-        scale_factor: (2,) what x and y of the input image were multiplied by.
-        level_sizes: how many of the A belong to each level.
+        scale_factor: (2,) by what x and y of the input image were multiplied.
+        level_sizes: number of locations of each level.
         config: the thresholds.
     """
     kept_boxes, kept_scores, kept_labels = [], [], []

@@ -1,4 +1,4 @@
-"""What the losses of heads without a fused loss of their own share."""
+"""Padded targets, for heads without a fused loss."""
 
 from __future__ import annotations
 

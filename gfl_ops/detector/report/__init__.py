@@ -1,4 +1,4 @@
-"""Pictures of a run and its evaluation, and a page that shows them all from the disk."""
+"""Charts and pictures of a run and its evaluation, and an HTML page that shows them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ figure { display: inline-block; margin: 0 1em 1em 0; vertical-align: top } figca
 
 
 def write_report(out: Path, result: Evaluation, model: Detector, data: DetectionData) -> Path:
-    """``report.html`` and its pictures in a folder ``report`` beside it; of a run, with the curves of its losses."""
+    """Writes ``report.html``, and its pictures into the folder ``report``; for a run also the curves of its losses."""
     folder = out / "report"
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
@@ -54,7 +54,7 @@ def write_report(out: Path, result: Evaluation, model: Detector, data: Detection
     calibration = result.quality.calibration()
     if calibration["correlation"] is not None:
         charts.calibration(folder / "localisation.svg", calibration["bins"], calibration["correlation"])
-        pictures["localisation.svg"] = "What the edge distributions predict of their own error"
+        pictures["localisation.svg"] = "Spread of the edge distributions and actual error of the edges"
     page = _page(model.config.name, result, pictures).encode()
     path = out / "report.html"
     write_atomically(path, lambda file: file.write(page))
@@ -63,7 +63,7 @@ def write_report(out: Path, result: Evaluation, model: Detector, data: Detection
 
 @torch.no_grad()
 def predictions_grid(path: Path, model: Detector, data: DetectionData) -> None:
-    """The first images of a set with what the model finds in them."""
+    """The first images of a data set with the model's detections."""
     edges = isinstance(model.config.head, GFLHeadConfig)
     tiles = []
     for i in range(min(_GRID, len(data))):

@@ -1,4 +1,4 @@
-"""Detections drawn into their images, the edge distributions along the boxes' sides."""
+"""Draws detections into their images, with the edge distributions along the sides of the boxes."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ def draw(
 
     Args:
         image: (3, H, W) uint8 or float in [0, 1].
-        found: a detection of :class:`Detector`. With the edge distributions (``with_edges=True``) and the model that
-            found them, each is plotted along its side of the box: over the place on that side's axis where it puts
-            the edge.
+        found: a detection of :class:`Detector`. If it has edge distributions (``with_edges=True``) and the model is
+            given, each distribution is plotted across its side of the box.
         classes: names by label.
-        score_thr: what is below is not drawn.
-        truth: (G, 4) boxes to show beside them, dashed in white.
+        score_thr: detections with a lower score are not drawn.
+        truth: (G, 4) annotated boxes, drawn in dashed white.
     """
     pixels = image if not image.is_floating_point() else (image.clamp(0, 1) * 255).byte()
     pixels = pixels.expand(3, -1, -1)
@@ -47,7 +46,7 @@ def draw(
     for box in truth.tolist() if truth is not None else []:
         _dashed(pen, [x * zoom for x in box])
     units = pixels_per_bin(found, image, model).cpu().numpy() if model is not None and "edges" in found else None
-    for i in reversed(range(len(found["scores"]))):  # the surest on top
+    for i in reversed(range(len(found["scores"]))):  # the highest scores on top
         score = float(found["scores"][i])
         if score < score_thr:
             continue
