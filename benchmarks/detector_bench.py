@@ -283,6 +283,24 @@ def cases(options: argparse.Namespace) -> list[Case]:
     return found
 
 
+def measure_all(chosen: list[Case], options: argparse.Namespace, content: dict[str, Any]) -> None:
+    """A case that fails, in whatever way, gets no figures; the others do."""
+    bar = progress_bar.Progress(len(chosen))
+    for case in chosen:
+        bar.start(case.name)
+        try:
+            result = measure(case, options.seconds)
+        except Exception as error:
+            content["failed"][case.name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            print(f"FAILED {case.name}: {error}", flush=True)
+        else:
+            content["results"].append(result)
+            print("\n".join(lines(result)), flush=True)
+        bar.finish()
+        if options.json:
+            json_file.write_json(options.json, content)
+
+
 def main() -> None:
     options = parse()
     content: dict[str, Any] = {
@@ -290,20 +308,13 @@ def main() -> None:
         "command": ["detector_bench.py", *(Path(word).name for word in sys.argv[1:])],
         "machine": machine_facts.facts(options.device),
         "results": [],
+        "failed": {},
     }
     print(", ".join(f"{name} {value}" for name, value in content["machine"].items()))
     print(f"backend: {gfl_ops._dispatch.choose('gfl_loss', options.device)[0]}")
     print(HEADER, flush=True)
-    chosen = cases(options)
-    bar = progress_bar.Progress(len(chosen))
-    for case in chosen:
-        bar.start(case.name)
-        result = measure(case, options.seconds)
-        bar.finish()
-        content["results"].append(result)
-        print("\n".join(lines(result)), flush=True)
-        if options.json:
-            json_file.write_json(options.json, content)
+    measure_all(cases(options), options, content)
+    sys.exit(bool(content["failed"]))
 
 
 if __name__ == "__main__":

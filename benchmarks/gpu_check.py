@@ -3,9 +3,9 @@
     python -m benchmarks.gpu_check --out results.json
     python -m benchmarks.gpu_check --out results.json --only bench
 
-Builds and installs where need be, runs the tests marked gpu, CUDA graph capture and sync checks, compute-sanitizer on
-small cases, all benchmarks, and ncu's counters of the hot kernels. Each stage has its own time limit; the file is
-written as results come, so an interrupted run leaves what it had.
+Builds and installs where need be, then runs tests, benchmarks, NVIDIA's checkers and counters, what is worth most
+first; docs/gpu.md has the list. Each stage has a time limit of its own. Results and logs are written as they come, so
+an interrupted run leaves what it had: a JSON file, and beside it a log of each stage.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import filecmp
 import functools
+import importlib.util
 import subprocess
 import sys
 import time
@@ -24,15 +25,17 @@ if not __package__:  # started as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import ROOT
-from benchmarks.harness import stages
+from benchmarks.harness import dry_run, stages
 from benchmarks.harness.ncu_counters import tool
 from benchmarks.harness.stages import Stage
 
-TOTAL = 590.0
+MINUTES = 8.0  # so that a limit of ten on the command has room for its start and for what ends late
 # The package as installed, never the work tree's: its folder must not come first on the path.
 INSTALLED = "import sys; sys.path[:] = [p for p in sys.path if p not in ('', {root!r})]; "
 PROBE = "import gfl_ops; from gfl_ops import _native; print(gfl_ops.__path__[0], _native.has_cuda())"
 PYTEST = "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+PYTEST_WORDS = ("-v", "-rfE", "--tb=line", "--durations=20", "--maxfail=20", "-p", "no:cacheprovider")
+WORKERS = 8
 # What NVIDIA's tools say where a machine does not let them work.
 REFUSED = ("Device not supported", "LibraryNotLoaded", "ERR_NVGPUCTRPERM", "driver resource was unavailable")
 
@@ -64,6 +67,10 @@ def no_tool(name: str) -> Callable[[], str]:
     return lambda: no_gpu() or ("" if tool(name) else f"{name} is not there")
 
 
+# ---- the build -------------------------------------------------------------------------------------------
+
+
+@functools.cache
 def no_build_needed() -> str:
     """The installed package has CUDA kernels, and its Python files are the work tree's."""
     if no_gpu():
@@ -79,7 +86,7 @@ def no_build_needed() -> str:
 
 def build_command(result: Path) -> list[str]:
     return [
-        *(sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--force-reinstall"),
+        *(sys.executable, "-m", "pip", "install", "-v", "--no-build-isolation", "--no-deps", "--force-reinstall"),
         *("--disable-pip-version-check", str(ROOT)),
     ]
 
@@ -91,67 +98,93 @@ def build_environment() -> dict[str, str]:
     return {"GFL_CUDA": "on"} | ({"GFL_CUDA_ARCHS": chosen} if chosen else {})
 
 
-def ncu_command(result: Path) -> list[str]:
-    return program("harness.ncu_counters", "--json", str(result))
+# ---- the stages ------------------------------------------------------------------------------------------
 
 
-def sanitizer_command(kind: str) -> Callable[[Path], Sequence[str]]:
-    return lambda result: [
-        *(tool("compute-sanitizer") or "compute-sanitizer", "--tool", kind, "--error-exitcode", "9"),
-        *("--kernel-name", "kernel_substring=gfl", *program("harness.every_op_once")),
-    ]
+def tests_command(marks: str, keywords: str = "", workers: int = 0, paths: Sequence[str] = ("tests",)) -> list[str]:
+    words = [*PYTEST_WORDS, "-m", marks, *(["-k", keywords] if keywords else [])]
+    if workers and importlib.util.find_spec("xdist"):
+        words += ["-n", str(workers)]
+    words += ["--continue-on-collection-errors", "--rootdir", str(ROOT)]
+    return python(PYTEST, *words, *(str(ROOT / path) for path in paths))
 
 
-def _program(name: str, least: float, limit: float, name_of_program: str, *arguments: str) -> Stage:
+OTHERS = "gpu and not smoke and not slow and not exhaustive"
+SMOKE_PATHS = ("tests/cuda", "tests/ops/test_parity.py", "tests/ops/test_determinism.py")  # all that have any
+SMOKE = tests_command("gpu and smoke", paths=SMOKE_PATHS)
+COMPILED = "triton_cuda or compile"  # by Triton or torch.compile, seconds each
+TESTS = tests_command(OTHERS, f"not ({COMPILED})", WORKERS)
+TRITON = tests_command(OTHERS, COMPILED, WORKERS)
+
+
+def _program(name: str, expected: float, limit: float, least: float, of: str, *arguments: str) -> Stage:
+    """One of the benchmarks' programs, which writes its results into a file."""
     return Stage(
-        name,
-        limit,
-        lambda result: program(name_of_program, *arguments, "--json", str(result)),
-        least=least,
-        missing=no_gpu,
+        name, expected, limit, lambda result: program(of, *arguments, "--json", str(result)), least, missing=no_gpu
     )
 
 
-def _bench(name: str, least: float, limit: float, *arguments: str) -> Stage:
-    """Of loss_bench; torch.compile has the large sizes alone, or it would take all the time."""
-    return _program(name, least, limit, "loss_bench", "--device", "cuda", *arguments)
+def _bench(name: str, expected: float, limit: float, least: float, *arguments: str) -> Stage:
+    return _program(name, expected, limit, least, "loss_bench", "--device", "cuda", *arguments)
 
 
-def _sanitizer(kind: str) -> Stage:
+def _tests(name: str, expected: float, limit: float, least: float, command: list[str]) -> Stage:
+    return Stage(name, expected, limit, lambda result: command, least, missing=no_gpu)
+
+
+def _sanitizer(kind: str, expected: float) -> Stage:
+    def command(result: Path) -> list[str]:
+        return [
+            *(tool("compute-sanitizer") or "compute-sanitizer", "--tool", kind, "--error-exitcode", "9"),
+            *("--kernel-name", "kernel_substring=gfl", *program("harness.every_op_once")),
+        ]
+
     no_caching = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # or a read beyond one tensor lands in another
     missing = no_tool("compute-sanitizer")
-    return Stage(kind, 60, sanitizer_command(kind), least=25, missing=missing, environment=no_caching, unable=REFUSED)
+    return Stage(kind, expected, 60, command, 20, missing, environment=no_caching, unable=REFUSED)
 
 
 def table(force_build: bool) -> list[Stage]:
-    """What is kept for the stages adds up to less than all may take, so that no slow one costs a later one its turn."""
-    pytest_words = ("-m", "gpu and not slow and not exhaustive", "-q", "-p", "no:cacheprovider", "--maxfail=20")
-    pytest_words += ("--continue-on-collection-errors", "--rootdir", str(ROOT), str(ROOT / "tests"))
+    """What is kept for the stages adds up to less than all may take, so that no slow one costs a later one its turn.
+    torch.compile has only the large sizes, or it would take all the time."""
     no_build = no_gpu if force_build else no_build_needed
+    build = Stage(
+        "build", 90, 300, build_command, 180, missing=no_build, environment=build_environment(), required=True
+    )
     return [
-        Stage("build", 240, build_command, missing=no_build, environment=build_environment()),
-        _program("facts", 10, 60, "harness.machine_facts"),
-        Stage("tests", 180, lambda result: python(PYTEST, *pytest_words), least=120, missing=no_gpu),
-        _program("capture", 30, 90, "harness.graph_capture"),
-        _bench("bench", 90, 200, "--seconds", "0.3", "--sizes", "coco16", "dense"),
-        _bench("bench_rest", 60, 120, "--seconds", "0.2", "--quick", "--sizes", "small", "yolo", "coco2", "lvis"),
-        _bench("bench_half", 25, 60, "--seconds", "0.2", "--quick", "--sizes", "coco16", "--dtype", "bfloat16"),
-        _program("detector", 40, 90, "detector_bench", "--device", "cuda"),
-        _sanitizer("memcheck"),
-        _sanitizer("racecheck"),
-        Stage("ncu", 90, ncu_command, least=40, missing=no_tool("ncu"), unable=REFUSED),
+        build,
+        _tests("smoke", 35, 90, 45, SMOKE),
+        _bench("bench", 60, 120, 50, "--seconds", "0.3", "--sizes", "coco16", "dense"),
+        _bench("bench_half", 20, 45, 15, "--seconds", "0.2", "--quick", "--sizes", "coco16", "--dtype", "bfloat16"),
+        _program("capture", 25, 60, 20, "harness.graph_capture"),
+        _program("kernels", 15, 45, 15, "harness.kernel_times"),
+        _sanitizer("memcheck", 20),
+        _sanitizer("racecheck", 20),
+        _sanitizer("synccheck", 20),
+        Stage(
+            *("ncu", 30, 90, lambda result: program("harness.ncu_counters", "--json", str(result)), 25, no_tool("ncu")),
+            unable=REFUSED,
+        ),
+        _tests("tests", 60, 180, 0, TESTS),
+        _tests("triton", 60, 180, 0, TRITON),
+        _program("detector", 40, 90, 0, "detector_bench", "--device", "cuda"),
+        _bench("bench_rest", 40, 120, 0, "--seconds", "0.2", "--quick", "--sizes", "small", "yolo", "coco2", "lvis"),
     ]
+
+
+# ---- what is said at the end -----------------------------------------------------------------------------
 
 
 def summary(content: dict[str, Any]) -> list[str]:
     """A line for each stage, and the figures that people look for first."""
     found = ["", f"{'stage':<12}{'':<13}{'s':>6}"]
-    for name, record in content["stages"].items():
-        words = f"{name:<12}{record['status']:<13}{record.get('seconds', 0):>6.0f}"
+    for record in content["stages"]:
+        words = f"{record['name']:<12}{record['state']:<13}{record['seconds']:>6.0f}"
         found.append(f"{words}  {record.get('reason', '')}".rstrip())
-    for name in ("bench", "bench_rest", "bench_half"):
-        for row in content["stages"].get(name, {}).get("result", {}).get("results", []):
-            found += row_lines(row)
+    for record in content["stages"]:
+        if record["name"].startswith("bench"):
+            for row in record.get("result", {}).get("results", []):
+                found += row_lines(row)
     return found
 
 
@@ -167,22 +200,40 @@ def row_lines(row: dict[str, Any]) -> list[str]:
     return [f"{words}, {own.get('launches', '-')} launches, {own.get('syncs', '-')} syncs"]
 
 
-def main() -> None:
+def parse(names: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    names = [stage.name for stage in table(False)]
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the results, a JSON file")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="for the logs (default: beside the results)")
     parser.add_argument("--only", nargs="+", choices=names, metavar="STAGE", help=f"of {', '.join(names)}")
     parser.add_argument("--build", action="store_true", help="build and install, whatever is installed")
-    parser.add_argument("--minutes", type=float, default=TOTAL / 60, help="for all stages together (default: 9.8)")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--minutes", type=float, default=MINUTES, help=f"for all stages together (default: {MINUTES:g})"
+    )
+    parser.add_argument(
+        "--dry-run",
+        type=float,
+        nargs="?",
+        const=1.0,
+        metavar="SPEED",
+        help="commands that only take their time, so many times faster, one that fails and one that hangs among them",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse([stage.name for stage in table(False)])
     chosen = [stage for stage in table(options.build) if options.only is None or stage.name in options.only]
+    seconds = options.minutes * 60
+    if options.dry_run:
+        chosen, seconds = dry_run.table(chosen, options.dry_run), seconds / options.dry_run
     head = {"kind": "gpu_check", "gpu": gpu() or "no GPU", "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    runner = stages.Runner(options.out, head, options.minutes * 60, ROOT)
+    head |= {"dry_run": options.dry_run} if options.dry_run else {}
+    runner = stages.Runner(options.out, head, seconds, ROOT, options.logs)
     print(f"gpu_check: {head['gpu']}", flush=True)
     runner.run(chosen, lambda words: print(words, flush=True))
     print("\n".join(summary(runner.content)))
-    statuses = {record["status"] for record in runner.content["stages"].values()}
-    sys.exit(1 if statuses & {stages.FAILED, stages.TIMEOUT, stages.INTERRUPTED} else 0)
+    states = {record["state"] for record in runner.content["stages"]}
+    sys.exit(1 if states & {stages.FAILED, stages.TIMEOUT, stages.INTERRUPTED} else 0)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import gfl_ops
 from tests.support import triton_interpreter  # noqa: F401  (before anything imports triton)
 from tests.support.backends import ASKED_FOR, BACKENDS, GPU, TRITON, Backend, native_is_built, needs_triton
 from tests.support.case_maker import Case
-from tests.support.cases import KINDS_OF_ARGUMENTS, TYPICAL
+from tests.support.cases import KINDS_OF_ARGUMENTS, SMOKE, TYPICAL
 
 # The rows that a plain run has on Triton where they are not the typical ones; parity has other dtypes than float32.
 PLAIN_ON_TRITON: dict[str, list[str]] = {
@@ -61,6 +61,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if _is_long_on_triton(item):
             item.add_marker(pytest.mark.exhaustive)
+        if _is_smoke(item):
+            item.add_marker(pytest.mark.smoke)
 
 
 def _params(item: pytest.Item) -> dict[str, Any]:
@@ -73,6 +75,16 @@ def _is_large_on_host_cuda(item: pytest.Item) -> bool:
 
 def _has_no_triton(item: pytest.Item) -> bool:
     return _params(item).get("backend") in TRITON and getattr(item.module, "WITHOUT_TRITON", False)
+
+
+def _is_smoke(item: pytest.Item) -> bool:
+    """Of the tests marked `gpu`: what only a device can show, the same bits again, and a few rows of all ops."""
+    module, params = item.module.__name__.rpartition(".")[2], _params(item)
+    if item.get_closest_marker("gpu") is None or params.get("backend") == "triton_cuda":
+        return False
+    if module == "test_parity" and isinstance(params.get("case"), Case):
+        return getattr(item, "originalname", "") == "test_parity" and params["case"].id in SMOKE
+    return module.endswith("_gpu") or module == "test_determinism"
 
 
 def _is_long_on_triton(item: pytest.Item) -> bool:

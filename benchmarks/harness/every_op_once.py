@@ -1,4 +1,4 @@
-"""Every op once, forward and backward, on a small input: what compute-sanitizer and ncu look at.
+"""Every op on a small input, forward and with its backward: what compute-sanitizer looks at; or a step on a large one.
 
 compute-sanitizer --tool memcheck python -m benchmarks.harness.every_op_once
 ncu python -m benchmarks.harness.every_op_once --large
@@ -23,31 +23,28 @@ def small_rows() -> list[Row]:
     return list(found.values())
 
 
-def large_rows() -> list[Row]:
-    """Whose kernels are the hot ones."""
-    return [row for row in rows.table() if row.size == "coco16"]
-
-
-def run(row: Row, backend: str, device: str) -> bool:
+def run(row: Row, backend: str, device: str, *, step_alone: bool = False) -> bool:
+    """False where the backend lacks the op."""
     call = columns.columns((backend,))[0].call(row, device)
     if call is None:
         return False
     torch.manual_seed(0)
     inputs = row.on(row.make(), device, torch.float32)
-    measurement.forward(call, inputs)
+    if not (step_alone and row.gradient):
+        measurement.forward(call, inputs)
     if row.gradient:
-        measurement.step(row, call, inputs)
+        measurement.gradients(row, call, inputs)
     return True
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--large", action="store_true", help="the sizes of a training step of 16 images")
+    parser.add_argument("--large", action="store_true", help="the sizes of a training step of 16 images, once each")
     parser.add_argument("--backend", choices=columns.OURS, default="native")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     options = parser.parse_args()
-    for row in large_rows() if options.large else small_rows():
-        done = run(row, options.backend, options.device)
+    for row in rows.largest() if options.large else small_rows():
+        done = run(row, options.backend, options.device, step_alone=options.large)
         print(f"{row.name}: {'done' if done else f'no {options.backend} kernels for {options.device}'}", flush=True)
     if options.device == "cuda":
         torch.cuda.synchronize()

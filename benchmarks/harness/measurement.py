@@ -46,9 +46,12 @@ def step(row: Row, call: Call, inputs: Inputs) -> Tensor:
     return loss
 
 
-def gradients(row: Row, call: Call, inputs: Inputs, incoming: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Loss and gradient and nothing else: `step` also adds the losses up, and fills a one to begin with."""
-    return torch.autograd.grad(row.losses(call(inputs)), row.leaves(inputs), incoming)
+def gradients(row: Row, call: Call, inputs: Inputs, incoming: Sequence[Tensor] | None = None) -> tuple[Tensor, ...]:
+    """Loss and gradient and nothing else: `step` also adds the losses up, and fills a one to begin with. Without what
+    comes in, ones are filled here as well."""
+    losses = row.losses(call(inputs))
+    incoming = [torch.ones_like(loss) for loss in losses] if incoming is None else incoming
+    return torch.autograd.grad(losses, row.leaves(inputs), incoming)
 
 
 def ones(row: Row, call: Call, inputs: Inputs) -> list[Tensor]:

@@ -264,3 +264,10 @@ def table() -> list[Row]:
         _postprocess("16x N(-4,1)", "coco16", -4.0, 16, (800, 1344)),
         _postprocess("4x640x640", "yolo", -4.0, 4, (640, 640)),
     ]
+
+
+def largest() -> list[Row]:
+    """A training step of 16 images; of the ops that have no such size the last row."""
+    of_step = [row for row in table() if row.size == "coco16"]
+    others = {row.op: row for row in table() if row.op not in {row.op for row in of_step}}
+    return [*of_step, *others.values()]

@@ -522,6 +522,22 @@ def test_a_detector_is_measured_with_both_formulas(mode: str, monkeypatch: pytes
     assert [line.split()[4] for line in detector_bench.lines(result)] == ["ours", "eager"]
 
 
+def test_a_case_that_fails_does_not_end_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cases = [detector_bench.Case("lite", mode, (64, 96), 1, "float32", "cpu") for mode in ("train", "infer")]
+
+    def measure(case: detector_bench.Case, seconds: float) -> dict[str, Any]:
+        if case.mode == "train":
+            raise AssertionError("\nScalars are not close!\nsome lines more")
+        return {**case.__dict__, "ms": {}, "spread": {}, "peak_bytes": {}}
+
+    monkeypatch.setattr(detector_bench, "measure", measure)
+    content: dict[str, Any] = {"results": [], "failed": {}}
+    detector_bench.measure_all(cases, SimpleNamespace(seconds=1.0, json=tmp_path / "a.json"), content)
+    assert [result["mode"] for result in content["results"]] == ["infer"]
+    assert content["failed"] == {cases[0].name: "AssertionError: Scalars are not close!"}
+    assert json.loads((tmp_path / "a.json").read_text())["failed"] == content["failed"]
+
+
 def test_formulas_that_differ_get_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = detector_bench.Subject(detector_bench.Case("gfl_r18_fpn_lite", "train", (64, 96), 1, "float32", "cpu"))
     monkeypatch.setattr(detector_bench.measured, "gfl_loss", lambda *args, **options: (args[0][0].sum(),) * 3)
@@ -568,7 +584,8 @@ def test_a_changed_figure_is_noticed(page: str) -> None:
 @pytest.mark.parametrize("path", sorted((BENCHMARKS / "results").glob("*.json")), ids=lambda path: path.name)
 def test_results_say_where_they_come_from(path: Path) -> None:
     content = json.loads(path.read_text())
-    facts = content.get("machine") or content["stages"]["facts"]["result"]
+    of_stages = [stage.get("result", {}).get("machine") for stage in content.get("stages", [])]
+    facts = next(filter(None, [content.get("machine"), *of_stages]))
     assert {"commit", "date", "torch", "python", "processor", "threads"} <= set(facts)
     assert not facts["commit"].endswith("+"), "measured with files that no commit has"
 

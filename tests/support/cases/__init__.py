@@ -64,3 +64,6 @@ TYPICAL = [
     "decode_boxes-clipped",
     "decode_boxes-map",
 ]
+
+# On a GPU these rows come first: all ops, a few hundred tests with all dtypes.
+SMOKE = {*KINDS_OF_ARGUMENTS, *TYPICAL, *(case.id for case in CASES[::15])}
