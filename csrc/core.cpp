@@ -73,12 +73,12 @@ std::atomic<const Isa*>& current_isa() {
 const CpuKernels& cpu() { return *current_isa().load(std::memory_order_relaxed)->kernels; }
 
 int no_such_device(const gfl_device& device) {
-  if (device.kind == GFL_CUDA) {
+  if (device.type == GFL_CUDA) {
     return fail(GFL_ERROR_UNSUPPORTED,
                 "this build of the native core has no CUDA kernels (nvcc was not found, or "
                 "GFL_CUDA=off was set, when it was built)");
   }
-  return fail(GFL_ERROR_ARGUMENT, "unknown device kind %d", static_cast<int>(device.kind));
+  return fail(GFL_ERROR_ARGUMENT, "unknown device type %d", static_cast<int>(device.type));
 }
 
 int bad_bins(int64_t bins) {
@@ -86,6 +86,24 @@ int bad_bins(int64_t bins) {
 }
 
 bool bins_allowed(int64_t bins) { return bins >= 2 && bins <= 256; }
+
+// Whether distributions lie one behind the other: (length, sides, bins) is dense, or not there at all.
+bool is_dense(const gfl_bins& x, int64_t sides, int64_t bins) {
+  return !x.data || (x.channel_stride == 1 && x.length_stride == sides * bins);
+}
+
+// Dense rows of several sides are rows of one side, and more of them.
+gfl_integral of_one_side(gfl_integral op) {
+  const gfl_bins& output = op.output;
+  const bool one_value = output.channel_stride == 0 && output.length_stride == 0;  // the gradient of a sum
+  if (op.batch != 1 || !is_dense(op.logits, op.sides, op.bins) || !is_dense(op.grad, op.sides, op.bins)) return op;
+  if (!one_value && !is_dense(output, op.sides, 1)) return op;
+  op.length *= op.sides;
+  op.sides = 1;
+  op.logits.length_stride = op.grad.length_stride = op.bins;
+  op.output.length_stride = one_value ? 0 : 1;
+  return op;
+}
 
 }  // namespace
 
@@ -104,12 +122,12 @@ using gfl::Pass;
 // One line an entry point: where it runs is all that differs.
 #if defined(GFL_WITH_CUDA)
 #define GFL_DISPATCH(device, cpu_call, cuda_call)              \
-  if ((device)->kind == GFL_CPU) return gfl::cpu().cpu_call;   \
-  if ((device)->kind == GFL_CUDA) return gfl::cuda::cuda_call; \
+  if ((device)->type == GFL_CPU) return gfl::cpu().cpu_call;   \
+  if ((device)->type == GFL_CUDA) return gfl::cuda::cuda_call; \
   return gfl::no_such_device(*(device))
 #else
 #define GFL_DISPATCH(device, cpu_call, cuda_call)            \
-  if ((device)->kind == GFL_CPU) return gfl::cpu().cpu_call; \
+  if ((device)->type == GFL_CPU) return gfl::cpu().cpu_call; \
   return gfl::no_such_device(*(device))
 #endif
 
@@ -135,12 +153,14 @@ int gfl_distribution_focal_loss_backward(const gfl_device* device, const gfl_dis
 
 int gfl_integral_forward(const gfl_device* device, const gfl_integral* op) {
   if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
-  GFL_DISPATCH(device, integral(*op, Pass::kForward), integral_forward(*device, *op));
+  const gfl_integral rows = gfl::of_one_side(*op);
+  GFL_DISPATCH(device, integral(rows, Pass::kForward), integral_forward(*device, rows));
 }
 
 int gfl_integral_backward(const gfl_device* device, const gfl_integral* op) {
   if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
-  GFL_DISPATCH(device, integral(*op, Pass::kBackward), integral_backward(*device, *op));
+  const gfl_integral rows = gfl::of_one_side(*op);
+  GFL_DISPATCH(device, integral(rows, Pass::kBackward), integral_backward(*device, rows));
 }
 
 int gfl_iou_loss_forward(const gfl_device* device, const gfl_iou_loss* op) {
@@ -175,28 +195,28 @@ int gfl_generalized_focal_loss_backward(const gfl_device* device, const gfl_gene
 
 int gfl_atss_assign_run(const gfl_device* device, const gfl_atss_assign* op) {
   if (op->topk < 1 || op->topk > 32) return gfl::fail(GFL_ERROR_ARGUMENT, "topk must be 1 to 32, got %d", op->topk);
-  if (device->kind == GFL_CPU) return gfl::cpu_atss_assign(*op);
+  if (device->type == GFL_CPU) return gfl::cpu_atss_assign(*op);
 #if defined(GFL_WITH_CUDA)
-  if (device->kind == GFL_CUDA) return gfl::cuda::atss_assign(*device, *op);
+  if (device->type == GFL_CUDA) return gfl::cuda::atss_assign(*device, *op);
 #endif
   return gfl::no_such_device(*device);
 }
 
 int64_t gfl_atss_assign_workspace_bytes(const gfl_device* device, const gfl_atss_assign* op) {
-  return device->kind == GFL_CPU ? gfl::cpu_atss_assign_workspace_bytes(*op) : 0;
+  return device->type == GFL_CPU ? gfl::cpu_atss_assign_workspace_bytes(*op) : 0;
 }
 
 int gfl_nms_run(const gfl_device* device, const gfl_nms* op) {
-  if (device->kind == GFL_CPU) return gfl::cpu_nms(gfl::cpu(), *op);
+  if (device->type == GFL_CPU) return gfl::cpu_nms(gfl::cpu(), *op);
 #if defined(GFL_WITH_CUDA)
-  if (device->kind == GFL_CUDA) return gfl::cuda::nms(*device, *op);
+  if (device->type == GFL_CUDA) return gfl::cuda::nms(*device, *op);
 #endif
   return gfl::no_such_device(*device);
 }
 
 int64_t gfl_nms_workspace_bytes(const gfl_device* device, const gfl_nms* op) {
 #if defined(GFL_WITH_CUDA)
-  if (device->kind == GFL_CUDA) return gfl::cuda::nms_workspace_bytes(*op);
+  if (device->type == GFL_CUDA) return gfl::cuda::nms_workspace_bytes(*op);
 #endif
   (void)device;
   return gfl::cpu_nms_workspace_bytes(*op);
@@ -204,16 +224,16 @@ int64_t gfl_nms_workspace_bytes(const gfl_device* device, const gfl_nms* op) {
 
 int gfl_postprocess_run(const gfl_device* device, const gfl_postprocess* op) {
   if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
-  if (device->kind == GFL_CPU) return gfl::cpu_postprocess(gfl::cpu(), *op);
+  if (device->type == GFL_CPU) return gfl::cpu_postprocess(gfl::cpu(), *op);
 #if defined(GFL_WITH_CUDA)
-  if (device->kind == GFL_CUDA) return gfl::cuda::postprocess(*device, *op);
+  if (device->type == GFL_CUDA) return gfl::cuda::postprocess(*device, *op);
 #endif
   return gfl::no_such_device(*device);
 }
 
 int64_t gfl_postprocess_workspace_bytes(const gfl_device* device, const gfl_postprocess* op) {
 #if defined(GFL_WITH_CUDA)
-  if (device->kind == GFL_CUDA) return gfl::cuda::postprocess_workspace_bytes(*op);
+  if (device->type == GFL_CUDA) return gfl::cuda::postprocess_workspace_bytes(*op);
 #endif
   (void)device;
   return gfl::cpu_postprocess_workspace_bytes(*op);
@@ -247,22 +267,56 @@ int gfl_box_losses_forward(const gfl_device* device, const gfl_box_losses* op) {
 
 int64_t gfl_maps_workspace_bytes(const gfl_device* device, const gfl_levels* levels, int64_t batch, int64_t channels) {
 #if defined(GFL_WITH_CUDA)
-  if (device->kind == GFL_CUDA) return gfl::cuda::maps_workspace_bytes(*levels, batch, channels);
+  if (device->type == GFL_CUDA) return gfl::cuda::maps_workspace_bytes(*levels, batch, channels);
 #endif
   (void)device;
   return gfl::maps_workspace_bytes(*levels, batch, channels);
 }
 
-int gfl_scale_gradient(const gfl_device* device, void* data, int32_t dtype, int64_t size, const void* factor) {
-  GFL_DISPATCH(device, scale_gradient(data, dtype, size, factor), scale_gradient(*device, data, dtype, size, factor));
+int gfl_scale_gradient_run(const gfl_device* device, const gfl_scale_gradient* op) {
+  GFL_DISPATCH(device, scale_gradient(op->data, op->data_dtype, op->size, op->factor),
+               scale_gradient(*device, op->data, op->data_dtype, op->size, op->factor));
 }
 
 int64_t gfl_workspace_bytes(const gfl_device* device, int64_t rows, int64_t cols) {
 #if defined(GFL_WITH_CUDA)
-  if (device->kind == GFL_CUDA) return gfl::cuda::workspace_bytes(rows, cols);
+  if (device->type == GFL_CUDA) return gfl::cuda::workspace_bytes(rows, cols);
 #endif
   (void)device;
   return gfl::chunk_count(rows, cols) * static_cast<int64_t>(sizeof(double));
+}
+
+// A backward adds nothing up, and needs none.
+int64_t gfl_class_loss_workspace_bytes(const gfl_device* device, const gfl_class_loss* op) {
+  return op->loss ? gfl_workspace_bytes(device, op->rows, op->cols) : 0;
+}
+
+int64_t gfl_distribution_focal_loss_workspace_bytes(const gfl_device* device, const gfl_distribution_focal_loss* op) {
+  return op->loss ? gfl_workspace_bytes(device, op->rows, op->bins) : 0;
+}
+
+int64_t gfl_iou_loss_workspace_bytes(const gfl_device* device, const gfl_iou_loss* op) {
+  return op->loss ? gfl_workspace_bytes(device, op->rows, 16) : 0;
+}
+
+int64_t gfl_distribution_box_loss_workspace_bytes(const gfl_device* device, const gfl_distribution_box_loss* op) {
+  return op->loss_iou ? 2 * gfl_workspace_bytes(device, op->rows, 4 * op->bins) : 0;
+}
+
+int64_t gfl_generalized_focal_loss_workspace_bytes(const gfl_device* device, const gfl_generalized_focal_loss* op) {
+  return op->loss ? gfl_workspace_bytes(device, op->size, 4) : 0;
+}
+
+int64_t gfl_multilevel_class_loss_workspace_bytes(const gfl_device* device, const gfl_multilevel_class_loss* op) {
+  return op->loss ? gfl_maps_workspace_bytes(device, &op->levels, op->batch, op->classes) : 0;
+}
+
+int64_t gfl_positive_weights_workspace_bytes(const gfl_device* device, const gfl_positive_weights* op) {
+  return gfl_maps_workspace_bytes(device, &op->levels, op->batch, op->classes);
+}
+
+int64_t gfl_positive_boxes_workspace_bytes(const gfl_device* device, const gfl_positive_boxes* op) {
+  return gfl_maps_workspace_bytes(device, &op->levels, op->batch, 4 * op->bins);
 }
 
 const char* gfl_last_error(void) { return gfl::last_error; }

@@ -38,10 +38,10 @@ typedef enum gfl_dtype {
   GFL_INT32 = 5
 } gfl_dtype;
 
-typedef enum gfl_device_kind { GFL_CPU = 0, GFL_CUDA = 1 } gfl_device_kind;
+typedef enum gfl_device_type { GFL_CPU = 0, GFL_CUDA = 1 } gfl_device_type;
 
 typedef struct gfl_device {
-  int32_t kind;  /* gfl_device_kind */
+  int32_t type;  /* gfl_device_type */
   int32_t index; /* which GPU; the core makes it current for the call and puts the old one back */
   void* stream;  /* cudaStream_t */
 } gfl_device;
@@ -64,17 +64,18 @@ typedef struct gfl_bins {
   int64_t length_stride;
 } gfl_bins;
 
-typedef enum gfl_reduction_kind {
+typedef enum gfl_reduction_mode {
   GFL_REDUCE_SUM = 0,     /* one value: scale * sum of loss * weight */
   GFL_REDUCE_ROWS = 1,    /* one value a row, times scale */
   GFL_REDUCE_ELEMENTS = 2 /* one value an element, times scale (class losses only) */
-} gfl_reduction_kind;
+} gfl_reduction_mode;
 
-/* The effective scale is `scale`, or scale / (*avg_factor + float32 eps) where avg_factor is given.
+/* The effective scale is scale / divisor, and with avg_factor also divided by (*avg_factor + float32 eps).
  * avg_factor lies on the op's device, in the compute type, so that nobody waits for it. */
 typedef struct gfl_reduction {
-  int32_t kind;
+  int32_t mode; /* gfl_reduction_mode */
   double scale;
+  int64_t divisor; /* 0 counts as 1: the mean of nothing is 0 */
   const void* avg_factor;
 } gfl_reduction;
 
@@ -97,7 +98,7 @@ typedef struct gfl_class_loss {
   gfl_matrix pred;
   gfl_matrix target;    /* dense targets (own dtype or the compute type), or NULL and labels given */
   const void* labels;   /* (rows,) contiguous; outside [0, cols) is background */
-  int32_t label_dtype;  /* GFL_INT64 or GFL_INT32 */
+  int32_t labels_dtype; /* GFL_INT64 or GFL_INT32 */
   int32_t leave_out;    /* rows labelled GFL_OUTSIDE have neither loss nor gradient, in place of being background */
   const void* scores;   /* (rows,) contiguous, compute type; QFL with labels only */
   gfl_matrix weight;    /* compute type; col_stride 0 for one weight a row */
@@ -105,11 +106,12 @@ typedef struct gfl_class_loss {
   gfl_reduction reduction;
   void* loss;      /* forward: compute type, contiguous: 1, (rows,) or (rows, cols) */
   gfl_matrix grad; /* pred's dtype. Forward: NULL, or d loss / d pred in the same pass. Backward: the result */
-  void* workspace; /* gfl_workspace_bytes() bytes */
+  void* workspace; /* gfl_class_loss_workspace_bytes() bytes; the same of every op that has one */
 } gfl_class_loss;
 
 GFL_API int gfl_class_loss_forward(const gfl_device* device, const gfl_class_loss* op);
 GFL_API int gfl_class_loss_backward(const gfl_device* device, const gfl_class_loss* op);
+GFL_API int64_t gfl_class_loss_workspace_bytes(const gfl_device* device, const gfl_class_loss* op);
 
 /* ---- losses and expectations over a softmax of bins ------------------------------------------- */
 
@@ -133,6 +135,8 @@ typedef struct gfl_distribution_focal_loss {
 
 GFL_API int gfl_distribution_focal_loss_forward(const gfl_device* device, const gfl_distribution_focal_loss* op);
 GFL_API int gfl_distribution_focal_loss_backward(const gfl_device* device, const gfl_distribution_focal_loss* op);
+GFL_API int64_t gfl_distribution_focal_loss_workspace_bytes(const gfl_device* device,
+                                                            const gfl_distribution_focal_loss* op);
 
 typedef struct gfl_integral {
   int64_t batch;
@@ -166,7 +170,7 @@ typedef enum gfl_eps_rule {
 } gfl_eps_rule;
 
 typedef struct gfl_iou_options {
-  int32_t kind;
+  int32_t iou_kind;  /* gfl_iou_kind */
   int32_t transform; /* GFL_IOU only; the other kinds are linear */
   int32_t eps_rule;  /* GFL_IOU and GFL_GIOU; DIoU and CIoU always add */
   double eps;
@@ -188,6 +192,7 @@ typedef struct gfl_iou_loss {
 
 GFL_API int gfl_iou_loss_forward(const gfl_device* device, const gfl_iou_loss* op);
 GFL_API int gfl_iou_loss_backward(const gfl_device* device, const gfl_iou_loss* op);
+GFL_API int64_t gfl_iou_loss_workspace_bytes(const gfl_device* device, const gfl_iou_loss* op);
 
 typedef struct gfl_box_iou {
   int64_t rows; /* boxes in a */
@@ -227,6 +232,8 @@ typedef struct gfl_distribution_box_loss {
 
 GFL_API int gfl_distribution_box_loss_forward(const gfl_device* device, const gfl_distribution_box_loss* op);
 GFL_API int gfl_distribution_box_loss_backward(const gfl_device* device, const gfl_distribution_box_loss* op);
+GFL_API int64_t gfl_distribution_box_loss_workspace_bytes(const gfl_device* device,
+                                                          const gfl_distribution_box_loss* op);
 
 /* ---- assignment ------------------------------------------------------------------------------- */
 
@@ -246,11 +253,11 @@ typedef struct gfl_levels {
 
 typedef struct gfl_atss_assign {
   int64_t batch;
-  int64_t gts;              /* padded: gts of an image past its count are not looked at */
+  int64_t num_gts;          /* padded: gts of an image past its count are not looked at */
   int32_t dtype;            /* of gt_boxes and valid_shapes: float32 or float64, the type that IoUs are computed in */
-  const void* gt_boxes;     /* (batch, gts, 4) contiguous, xyxy in pixels */
+  const void* gt_boxes;     /* (batch, num_gts, 4) contiguous, xyxy in pixels */
   const int64_t* gt_counts; /* (batch,); NULL: all are real */
-  const int64_t* gt_labels; /* (batch, gts): a gt whose label is outside [0, classes) takes no part; NULL: all do */
+  const int64_t* gt_labels; /* (batch, num_gts): a gt whose label is outside [0, classes) takes no part; NULL: all do */
   int64_t classes;
   const void* valid_shapes; /* (batch, 2) height, width in pixels; NULL: every cell is valid */
   gfl_levels levels;
@@ -367,6 +374,8 @@ typedef struct gfl_multilevel_class_loss {
 
 GFL_API int gfl_multilevel_class_loss_forward(const gfl_device* device, const gfl_multilevel_class_loss* op);
 GFL_API int gfl_multilevel_class_loss_backward(const gfl_device* device, const gfl_multilevel_class_loss* op);
+GFL_API int64_t gfl_multilevel_class_loss_workspace_bytes(const gfl_device* device,
+                                                          const gfl_multilevel_class_loss* op);
 
 /* Positives: the anchors whose gt (of gfl_atss_assign) is not negative. Anchor-shaped arrays are (batch, anchors), 0
  * where there is no positive. */
@@ -374,7 +383,7 @@ typedef struct gfl_positive_weights {
   int64_t batch;
   int64_t classes;
   gfl_levels levels;
-  const int32_t* gts;
+  const int32_t* assigned_gt;
   gfl_maps scores;   /* logits */
   void* weights;     /* anchor-shaped, compute type: the highest probability of a class */
   void* normalisers; /* two values, compute type: sum over images of max(positives, 1); sum of the weights */
@@ -383,6 +392,7 @@ typedef struct gfl_positive_weights {
 } gfl_positive_weights;
 
 GFL_API int gfl_positive_weights_forward(const gfl_device* device, const gfl_positive_weights* op);
+GFL_API int64_t gfl_positive_weights_workspace_bytes(const gfl_device* device, const gfl_positive_weights* op);
 
 enum { GFL_POSITIVE_SUMS = 3 }; /* of weight * IoU loss, weight * DFL of the four sides, quality */
 
@@ -393,7 +403,7 @@ typedef struct gfl_positive_boxes {
   gfl_levels levels;
   double center_offset;
   double target_margin;
-  const int32_t* gts;
+  const int32_t* assigned_gt;
   int64_t num_gts;      /* of an image, padding included */
   const void* gt_boxes; /* (batch, num_gts, 4) contiguous, compute type */
   const void* weights;  /* anchor-shaped, compute type */
@@ -411,6 +421,7 @@ typedef struct gfl_positive_boxes {
 
 GFL_API int gfl_positive_boxes_forward(const gfl_device* device, const gfl_positive_boxes* op);
 GFL_API int gfl_positive_boxes_backward(const gfl_device* device, const gfl_positive_boxes* op);
+GFL_API int64_t gfl_positive_boxes_workspace_bytes(const gfl_device* device, const gfl_positive_boxes* op);
 
 /* What the sums of gfl_positive_boxes come to once the normalisers are known: sum * scale / max(normalisers[1], 1). */
 typedef struct gfl_box_losses {
@@ -459,11 +470,20 @@ typedef struct gfl_generalized_focal_loss {
 
 GFL_API int gfl_generalized_focal_loss_forward(const gfl_device* device, const gfl_generalized_focal_loss* op);
 GFL_API int gfl_generalized_focal_loss_backward(const gfl_device* device, const gfl_generalized_focal_loss* op);
+GFL_API int64_t gfl_generalized_focal_loss_workspace_bytes(const gfl_device* device,
+                                                           const gfl_generalized_focal_loss* op);
 
 /* ---- shared ----------------------------------------------------------------------------------- */
 
-/* data *= *factor in place, and nothing at all where *factor is 1. data is dense; factor: compute type. */
-GFL_API int gfl_scale_gradient(const gfl_device* device, void* data, int32_t dtype, int64_t size, const void* factor);
+/* data *= *factor in place, and nothing at all where *factor is 1. */
+typedef struct gfl_scale_gradient {
+  void* data; /* dense */
+  int32_t data_dtype;
+  int64_t size;
+  const void* factor; /* compute type */
+} gfl_scale_gradient;
+
+GFL_API int gfl_scale_gradient_run(const gfl_device* device, const gfl_scale_gradient* op);
 
 /* Bytes of scratch that a forward with a SUM reduction over `rows` x `cols` elements needs. */
 GFL_API int64_t gfl_workspace_bytes(const gfl_device* device, int64_t rows, int64_t cols);

@@ -18,13 +18,14 @@ from .nn import (
     SigmoidFocalLoss,
 )
 from .ops.atss_assign import atss_assign
+from .ops.box_iou import box_iou
 from .ops.decode_boxes import decode_boxes
 from .ops.distribution_box_loss import DistributionBoxLosses, distribution_box_loss
 from .ops.distribution_focal_loss import distribution_focal_loss
 from .ops.generalized_focal_loss import generalized_focal_loss
 from .ops.gfl_loss import PaddedTargets, gfl_loss
 from .ops.integral import integral
-from .ops.iou_loss import box_iou, ciou_loss, diou_loss, giou_loss, iou_loss
+from .ops.iou_loss import ciou_loss, diou_loss, giou_loss, iou_loss
 from .ops.multilevel_sigmoid_focal_loss import multilevel_sigmoid_focal_loss
 from .ops.nms import batched_nms, nms, nms_padded
 from .ops.postprocess import Detections, postprocess

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from . import _native
+
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 LABELS = (torch.int64, torch.int32, torch.int16, torch.uint8)
+
+
+class Checked:
+    """An op's checks, left out where the arguments are like those that passed last: asking for each thing that could be
+    wrong costs as much as a small loss. See csrc/signature.h for what is alike; the last argument is an avg_factor,
+    or None, and as a number alike whatever its value."""
+
+    def __init__(self, check: Callable[..., None]) -> None:
+        self._check = check
+        self._is_last, self._remember = _native.signature()
+
+    def __call__(self, *args: Any) -> None:
+        if torch.compiler.is_dynamo_compiling():
+            self._check(*args)
+        elif not self._is_last(*args):
+            self._check(*args)
+            self._remember(*args)
 
 
 def tensor(op: str, name: str, value: Any) -> None:
@@ -115,6 +136,26 @@ def flag(op: str, name: str, value: Any) -> None:
 def choice(op: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{op}: {name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def reduction(op: str, name: str, avg_factor: float | Tensor | None, pred: Tensor) -> None:
+    choice(op, "reduction", name, ("none", "mean", "sum"))
+    if avg_factor is None:
+        return
+    if name == "sum":
+        raise ValueError(f"{op}: avg_factor cannot be used with reduction 'sum', got {avg_factor}")
+    if isinstance(avg_factor, Tensor):
+        if avg_factor.numel() != 1:
+            raise ValueError(f"{op}: avg_factor must be a number or one value, got shape {tuple(avg_factor.shape)}")
+        if avg_factor.is_complex() or avg_factor.layout != torch.strided:
+            raise TypeError(f"{op}: avg_factor must be real and dense, got {avg_factor.dtype}, {avg_factor.layout}")
+        detached(op, "avg_factor", avg_factor)
+        if avg_factor.device != pred.device and avg_factor.device.type != "cpu":
+            same_device(op, "avg_factor", avg_factor, pred)
+    elif not isinstance(avg_factor, numbers.Real):
+        raise TypeError(f"{op}: avg_factor must be a number or a tensor, got {type(avg_factor).__name__}")
+    else:
+        not_huge(op, "avg_factor", avg_factor)
 
 
 def num_bins(op: str, name: str, bins: Any) -> None:

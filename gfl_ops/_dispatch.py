@@ -34,19 +34,7 @@ OPS = (
     "gfl_loss",
     "multilevel_sigmoid_focal_loss",
 )
-TRITON_OPS = {  # and the folder of ops/ whose triton.py has them
-    "quality_focal_loss": "quality_focal_loss",
-    "sigmoid_focal_loss": "sigmoid_focal_loss",
-    "distribution_focal_loss": "distribution_focal_loss",
-    "integral": "integral",
-    "iou_loss": "iou_loss",
-    "box_iou": "iou_loss",
-    "generalized_focal_loss": "generalized_focal_loss",
-    "distribution_box_loss": "distribution_box_loss",
-    "decode_boxes": "integral",
-    "gfl_loss": "gfl_loss",
-    "multilevel_sigmoid_focal_loss": "multilevel_sigmoid_focal_loss",
-}
+TRITON_OPS = {op for op in OPS if op not in ("atss_assign", "nms", "postprocess")}
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _triton_modules: dict[str, ModuleType] = {}
 _LEAST_TRITON = (3, 3)
@@ -114,7 +102,7 @@ def _cuda_problem(index: int | None) -> str:
 
 
 def _native_problem(device: torch.device) -> str:
-    if _native.core() is None:
+    if not _native.is_there:
         return f"the native core is not available ({_native.load_error})"
     kind = device.type
     if kind in ("cpu", "meta"):
@@ -180,13 +168,14 @@ def _best(op: str, device: torch.device) -> tuple[str, str]:
 @_called_by_the_compiler
 def _load_triton() -> None:
     if not _triton_modules:
-        loaded = {op: importlib.import_module(f"gfl_ops.ops.{folder}.triton") for op, folder in TRITON_OPS.items()}
+        folders = {op: "integral" if op == "decode_boxes" else op for op in TRITON_OPS}  # whose kernel it uses
+        loaded = {op: importlib.import_module(f"gfl_ops.ops.{folder}.triton") for op, folder in folders.items()}
         _triton_modules.update(loaded)
 
 
 def kernels_for(op: str, tensor: Tensor, native: ModuleType) -> Any:
     """The module whose kernels run an op: `native`, its Triton kernels, or None where the reference does."""
-    if tensor.is_cpu and _asked in ("auto", "native") and _native.core() is not None:  # the usual case, without words
+    if tensor.is_cpu and _asked in ("auto", "native") and _native.is_there:  # the usual case, without words
         return native
     backend, _ = choose(op, tensor.device)
     if backend == "triton":

@@ -28,12 +28,12 @@ class Atss {
   }
 
   int64_t workspace_bytes() const {
-    return op_.batch * op_.gts * (most_claims_ * static_cast<int64_t>(sizeof(Claim<T>)) + 8);
+    return op_.batch * op_.num_gts * (most_claims_ * static_cast<int64_t>(sizeof(Claim<T>)) + 8);
   }
 
   void run() const {
     constexpr int64_t gts_a_chunk = 8;
-    const int64_t pieces = (op_.gts + gts_a_chunk - 1) / gts_a_chunk;
+    const int64_t pieces = (op_.num_gts + gts_a_chunk - 1) / gts_a_chunk;
     parallel_chunks(op_.batch * pieces, [&](int64_t chunk) {
       const int64_t image = chunk / pieces;
       const int64_t begin = chunk % pieces * gts_a_chunk;
@@ -45,20 +45,20 @@ class Atss {
 
  private:
   int64_t count(int64_t image) const {
-    const int64_t given = op_.gt_counts ? op_.gt_counts[image] : op_.gts;
-    return given < 0 ? 0 : given < op_.gts ? given : op_.gts;
+    const int64_t given = op_.gt_counts ? op_.gt_counts[image] : op_.num_gts;
+    return given < 0 ? 0 : given < op_.num_gts ? given : op_.num_gts;
   }
 
   int64_t* num_claims(int64_t image, int64_t gt) const {
-    return static_cast<int64_t*>(op_.workspace) + image * op_.gts + gt;
+    return static_cast<int64_t*>(op_.workspace) + image * op_.num_gts + gt;
   }
 
-  int64_t label(int64_t image, int64_t gt) const { return op_.gt_labels[image * op_.gts + gt]; }
+  int64_t label(int64_t image, int64_t gt) const { return op_.gt_labels[image * op_.num_gts + gt]; }
   bool known(int64_t label) const { return label >= 0 && label < op_.classes; }
 
   Claim<T>* claims(int64_t image, int64_t gt) const {
-    char* past_counts = static_cast<char*>(op_.workspace) + op_.batch * op_.gts * 8;
-    return reinterpret_cast<Claim<T>*>(past_counts) + (image * op_.gts + gt) * most_claims_;
+    char* past_counts = static_cast<char*>(op_.workspace) + op_.batch * op_.num_gts * 8;
+    return reinterpret_cast<Claim<T>*>(past_counts) + (image * op_.num_gts + gt) * most_claims_;
   }
 
   AtssLevel<T> level(int64_t image, int i) const {
@@ -67,7 +67,7 @@ class Atss {
   }
 
   void claim(int64_t image, int64_t gt) const {
-    const T* corners = static_cast<const T*>(op_.gt_boxes) + (image * op_.gts + gt) * 4;
+    const T* corners = static_cast<const T*>(op_.gt_boxes) + (image * op_.num_gts + gt) * 4;
     const Box<T> box{corners[0], corners[1], corners[2], corners[3]};
     T center_x, center_y;
     int64_t& found = *num_claims(image, gt);

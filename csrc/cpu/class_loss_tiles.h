@@ -175,7 +175,7 @@ class ClassLoss {
     weighted_ = op.weight.data || (upstream.data && !one_upstream);
     want_loss_ = pass == Pass::kForward;
     want_grad_ = op.grad.data != nullptr;
-    const bool summed = op.reduction.kind == GFL_REDUCE_SUM;
+    const bool summed = op.reduction.mode == GFL_REDUCE_SUM;
     const bool fused = !weighted_ && (summed || !want_loss_) && sizeof(T) == sizeof(float);
     mode_ = !fused ? Mode::kRaw : !want_loss_ ? Mode::kGrad : want_grad_ ? Mode::kLossGrad : Mode::kLoss;
     row_major_ = op.pred.col_stride <= op.pred.row_stride || op.cols == 1;
@@ -189,9 +189,9 @@ class ClassLoss {
     parallel_chunks(chunks, [&](int64_t chunk) {
       const int64_t end = (chunk + 1) * size < op_.rows ? (chunk + 1) * size : op_.rows;
       const double sum = run_range(chunk * size, end, 0, op_.cols);
-      if (want_loss_ && op_.reduction.kind == GFL_REDUCE_SUM) partials[chunk] = sum;
+      if (want_loss_ && op_.reduction.mode == GFL_REDUCE_SUM) partials[chunk] = sum;
     });
-    if (want_loss_ && op_.reduction.kind == GFL_REDUCE_SUM) write_sum<T>(partials, chunks, scale_, op_.loss);
+    if (want_loss_ && op_.reduction.mode == GFL_REDUCE_SUM) write_sum<T>(partials, chunks, scale_, op_.loss);
   }
 
   // The losses of a part of the matrix, at most kChunkElements or kBlock rows of it, summed but not scaled.
@@ -216,8 +216,8 @@ class ClassLoss {
   void run_without_classes() const {
     if (!want_loss_) return;
     T* loss = static_cast<T*>(op_.loss);
-    const int64_t values = op_.reduction.kind == GFL_REDUCE_SUM    ? 1
-                           : op_.reduction.kind == GFL_REDUCE_ROWS ? op_.rows
+    const int64_t values = op_.reduction.mode == GFL_REDUCE_SUM    ? 1
+                           : op_.reduction.mode == GFL_REDUCE_ROWS ? op_.rows
                                                                    : 0;
     for (int64_t i = 0; i < values; ++i) loss[i] = T();
   }
@@ -233,7 +233,7 @@ class ClassLoss {
     RowLabels(const ClassLoss& loss, int64_t begin_, int64_t end) : begin(begin_) {
       const gfl_class_loss& op = loss.op_;
       if (!op.labels) return;
-      if (op.label_dtype == GFL_INT64) {
+      if (op.labels_dtype == GFL_INT64) {
         read(static_cast<const int64_t*>(op.labels) + begin, end - begin, op);
       } else {
         read(static_cast<const int32_t*>(op.labels) + begin, end - begin, op);
@@ -315,8 +315,8 @@ class ClassLoss {
   }
 
   int64_t label(int64_t row) const {
-    return op_.label_dtype == GFL_INT64 ? static_cast<const int64_t*>(op_.labels)[row]
-                                        : static_cast<const int32_t*>(op_.labels)[row];
+    return op_.labels_dtype == GFL_INT64 ? static_cast<const int64_t*>(op_.labels)[row]
+                                         : static_cast<const int32_t*>(op_.labels)[row];
   }
 
   struct Positive {
@@ -357,7 +357,7 @@ class ClassLoss {
     const T scale = static_cast<T>(scale_);
     for (int i = 0; i < n; ++i) grad[i] *= scale;
     if (!want_loss_) return 0;
-    if (op_.reduction.kind == GFL_REDUCE_SUM) {
+    if (op_.reduction.mode == GFL_REDUCE_SUM) {
       using V = Vector<T>;
       V sum = V();
       int i = 0;
@@ -368,7 +368,7 @@ class ClassLoss {
     }
     T* out = static_cast<T*>(op_.loss);
     for (int i = 0; i < tile.rows; ++i) {
-      if (op_.reduction.kind == GFL_REDUCE_ROWS) {
+      if (op_.reduction.mode == GFL_REDUCE_ROWS) {
         double sum = tile.col == 0 ? 0.0 : static_cast<double>(out[tile.row + i]);
         for (int j = 0; j < tile.cols; ++j) sum += static_cast<double>(loss[tile.at(i, j)]) * scale_;
         out[tile.row + i] = static_cast<T>(sum);

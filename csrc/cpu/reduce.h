@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../gfl.h"
-#include "../math/portable.h"
+#include "../math/reduction.h"
 
 namespace gfl {
 
@@ -24,9 +24,10 @@ GFL_FN int64_t chunk_count(int64_t rows, int64_t cols) {
 
 template <class T>
 GFL_FN double effective_scale(const gfl_reduction& reduction) {
-  if (!reduction.avg_factor) return reduction.scale;
+  const double scale = whole_scale(reduction);
+  if (!reduction.avg_factor) return scale;
   constexpr double float32_eps = 1.1920928955078125e-07;
-  return reduction.scale / (static_cast<double>(*static_cast<const T*>(reduction.avg_factor)) + float32_eps);
+  return scale / (static_cast<double>(*static_cast<const T*>(reduction.avg_factor)) + float32_eps);
 }
 
 // The sum of a chunk's losses, whose blocks add to sixteen sums side by side: one alone would be a chain of additions.

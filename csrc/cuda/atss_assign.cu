@@ -47,11 +47,11 @@ struct AtssArguments {
     return atss_level(op.levels.level[i], shape, op.anchor_scale, op.center_offset);
   }
   __device__ __forceinline__ Box<T> gt_box(int64_t image, int64_t gt) const {
-    const T* corner = static_cast<const T*>(op.gt_boxes) + (image * op.gts + gt) * 4;
+    const T* corner = static_cast<const T*>(op.gt_boxes) + (image * op.num_gts + gt) * 4;
     return {corner[0], corner[1], corner[2], corner[3]};
   }
   __device__ __forceinline__ int64_t label(int64_t image, int64_t gt) const {
-    return op.gt_labels[image * op.gts + gt];
+    return op.gt_labels[image * op.num_gts + gt];
   }
   __device__ __forceinline__ bool takes_part(int64_t image, int64_t gt) const {
     if (op.gt_counts && gt >= op.gt_counts[image]) return false;
@@ -172,11 +172,11 @@ template <class T>
 __global__ void __launch_bounds__(kThreads, 6) atss_claim(const AtssArguments<T> op, int scratch_bytes) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const AtssScratch<T> scratch(dynamic_shared<unsigned char>() + warp * scratch_bytes, op.op);
-  const int64_t gts = op.op.batch * op.op.gts;
+  const int64_t gts = op.op.batch * op.op.num_gts;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kGtsOfBlock;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kGtsOfBlock + warp; i < gts; i += step) {
-    const int64_t image = i / op.op.gts;
-    claim_positives(op, scratch, image, static_cast<int>(i - image * op.op.gts));
+    const int64_t image = i / op.op.num_gts;
+    claim_positives(op, scratch, image, static_cast<int>(i - image * op.op.num_gts));
   }
 }
 
@@ -200,9 +200,9 @@ int run(Stream& stream, const gfl_atss_assign& op) {
   if (anchors == 0) return GFL_OK;
   const int blocks = stream.blocks((anchors + kThreads - 1) / kThreads, 16);
   stream.launch(atss_clear<T>, Grid{blocks, kThreads}, arguments);
-  if (op.gts > 0) {
+  if (op.num_gts > 0) {
     const int scratch_bytes = AtssScratch<T>::bytes(op);
-    const int claiming = stream.blocks((op.batch * op.gts + kGtsOfBlock - 1) / kGtsOfBlock, 16);
+    const int claiming = stream.blocks((op.batch * op.num_gts + kGtsOfBlock - 1) / kGtsOfBlock, 16);
     stream.launch(atss_claim<T>, Grid{claiming, kThreads, kGtsOfBlock * scratch_bytes}, arguments, scratch_bytes);
   }
   if (op.assigned_iou || op.labels) stream.launch(atss_hand_out<T>, Grid{blocks, kThreads}, arguments);

@@ -17,7 +17,7 @@ bool contiguous(const gfl_matrix& matrix, const gfl_class_loss& op) {
 
 template <class T>
 bool flat(const gfl_class_loss& op) {
-  const bool by_element = op.reduction.kind != GFL_REDUCE_ELEMENTS || aligned(op.loss, 16);
+  const bool by_element = op.reduction.mode != GFL_REDUCE_ELEMENTS || aligned(op.loss, 16);
   return op.cols < (int64_t{1} << 30) && by_element && contiguous<T>(op.pred, op) && contiguous<T>(op.target, op) &&
          contiguous<T>(op.grad, op);
 }
@@ -52,7 +52,7 @@ void launch_strided(Stream& stream, const gfl_class_loss& op, const Formula& for
 template <class T, class Formula>
 int run_class_loss(Stream& stream, const gfl_class_loss& op, const Formula& formula, bool backward) {
   constexpr bool kOwnKernels = UsualFormula<Formula>::value && !std::is_same<T, double>::value;
-  const bool per_row = !backward && op.reduction.kind == GFL_REDUCE_ROWS;
+  const bool per_row = !backward && op.reduction.mode == GFL_REDUCE_ROWS;
   if (per_row || !flat<T>(op)) {
     launch_strided<T>(stream, op, formula, backward);
   } else if (op.target.data) {

@@ -41,7 +41,7 @@ struct BoxArguments {
         stride(static_cast<C>(op.stride)),
         most(static_cast<C>(static_cast<double>(op.bins - 1) - op.target_margin)),
         weight(static_cast<const C*>(op.weight)),
-        sum(op.reduction.kind == GFL_REDUCE_SUM),
+        sum(op.reduction.mode == GFL_REDUCE_SUM),
         sums{static_cast<double*>(op.workspace),
              {static_cast<C*>(op.loss_iou), static_cast<C*>(op.loss_dfl)},
              Scale<C>(op.reduction)},

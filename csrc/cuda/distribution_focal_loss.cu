@@ -37,9 +37,9 @@ struct DflArguments {
         weight(static_cast<const C*>(op.weight)),
         grad_loss(static_cast<const C*>(op.grad_loss)),
         grad_loss_stride(op.grad_loss_stride),
-        sum(!backward && op.reduction.kind == GFL_REDUCE_SUM),
+        sum(!backward && op.reduction.mode == GFL_REDUCE_SUM),
         sums{static_cast<double*>(op.workspace), {static_cast<C*>(op.loss), nullptr}, Scale<C>(op.reduction)},
-        row_losses(!backward && op.reduction.kind == GFL_REDUCE_ROWS ? static_cast<C*>(op.loss) : nullptr) {}
+        row_losses(!backward && op.reduction.mode == GFL_REDUCE_ROWS ? static_cast<C*>(op.loss) : nullptr) {}
 
   __device__ __forceinline__ DflTarget<C> near(int64_t row) const {
     const DflTarget<C> by_nearness =

@@ -47,9 +47,9 @@ struct GeneralizedArguments {
         y_right(op.y_right),
         weight(op.weight),
         grad_loss(op.grad_loss),
-        sum(!backward && op.reduction.kind == GFL_REDUCE_SUM),
+        sum(!backward && op.reduction.mode == GFL_REDUCE_SUM),
         sums{static_cast<double*>(op.workspace), {static_cast<C*>(op.loss), nullptr}, Scale<C>(op.reduction)},
-        row_losses(!backward && op.reduction.kind == GFL_REDUCE_ROWS ? static_cast<C*>(op.loss) : nullptr),
+        row_losses(!backward && op.reduction.mode == GFL_REDUCE_ROWS ? static_cast<C*>(op.loss) : nullptr),
         grad_left(static_cast<T*>(op.grad_left)),
         grad_right(static_cast<T*>(op.grad_right)) {}
 };

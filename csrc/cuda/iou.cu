@@ -69,9 +69,9 @@ struct IouArguments {
         weight(static_cast<const C*>(op.weight)),
         grad_loss(static_cast<const C*>(op.grad_loss)),
         grad_loss_stride(op.grad_loss_stride),
-        sum(!backward && op.reduction.kind == GFL_REDUCE_SUM),
+        sum(!backward && op.reduction.mode == GFL_REDUCE_SUM),
         sums{static_cast<double*>(op.workspace), {static_cast<C*>(op.loss), nullptr}, Scale<C>(op.reduction)},
-        row_losses(!backward && op.reduction.kind == GFL_REDUCE_ROWS ? static_cast<C*>(op.loss) : nullptr),
+        row_losses(!backward && op.reduction.mode == GFL_REDUCE_ROWS ? static_cast<C*>(op.loss) : nullptr),
         grad(static_cast<T*>(op.grad.data)),
         grad_row_stride(op.grad.row_stride),
         grad_col_stride(op.grad.col_stride),
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kThreads) iou_loss_kernel(const IouArguments<T
   using C = Compute<T>;
   const C scale = op.sums.scale.value();
   gfl_iou_options options = op.options;
-  options.kind = kKind;  // a constant, so that the other kinds vanish
+  options.iou_kind = kKind;  // a constant, so that the other kinds vanish
   double total = 0.0;
   const int64_t threads = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t row = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; row < op.rows; row += threads) {
@@ -121,7 +121,7 @@ int iou_loss(const gfl_device& device, const gfl_iou_loss& op, bool backward) {
   Stream stream(device);
   return with_float_type(op.pred.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    switch (op.options.kind) {
+    switch (op.options.iou_kind) {
       case GFL_IOU:
         return run_iou_loss<T, GFL_IOU>(stream, op, backward);
       case GFL_GIOU:
@@ -131,7 +131,7 @@ int iou_loss(const gfl_device& device, const gfl_iou_loss& op, bool backward) {
       case GFL_CIOU:
         return run_iou_loss<T, GFL_CIOU>(stream, op, backward);
       default:
-        return fail(GFL_ERROR_ARGUMENT, "unknown IoU loss %d", static_cast<int>(op.options.kind));
+        return fail(GFL_ERROR_ARGUMENT, "unknown IoU loss %d", static_cast<int>(op.options.iou_kind));
     }
   });
 }

@@ -109,7 +109,7 @@ struct MapArguments {
         sum(!backward),
         sums{static_cast<double*>(op.workspace),
              {static_cast<C*>(op.loss), nullptr},
-             Scale<C>(gfl_reduction{GFL_REDUCE_SUM, op.scale, op.avg_factor})} {
+             Scale<C>(gfl_reduction{GFL_REDUCE_SUM, op.scale, 1, op.avg_factor})} {
     const LevelTable table(op.levels);
     anchors = table.all();
     for (int i = 0; i < levels; ++i) {

@@ -41,7 +41,8 @@ struct PositiveArguments {
     const int position = tile.position + cell;
     const int y = tiles.table.by_width[tile.level].divide(position);
     const int x = position - y * tiles.table.width[tile.level];
-    const C* box = static_cast<const C*>(op.gt_boxes) + 4 * (tile.image * op.num_gts + op.gts[tile.index + cell]);
+    const C* box =
+        static_cast<const C*>(op.gt_boxes) + 4 * (tile.image * op.num_gts + op.assigned_gt[tile.index + cell]);
     return box_target(cell_center(x, stride, offset), cell_center(y, stride, offset),
                       Box<C>{box[0], box[1], box[2], box[3]}, stride);
   }
@@ -171,7 +172,7 @@ __global__ void __launch_bounds__(kPositiveThreads, kTileBlocks<T>)
   for (int64_t number = blockIdx.x; number < op.tiles.count; number += gridDim.x) {
     const PositiveTiles::Place tile = op.tiles.place(number);
     if (kGrad) clear_tile<T>(op.op.grad, tile, kSides * op.bins);  // finished at the barriers of the next line
-    const int count = list_positives(op.op.gts, tile, list, [&](int cell) {
+    const int count = list_positives(op.op.assigned_gt, tile, list, [&](int cell) {
       if (!kGrad) qualities[tile.index + cell] = C();
     });
     double sums[GFL_POSITIVE_SUMS] = {};

@@ -19,7 +19,7 @@ struct WeightArguments {
   gfl_maps scores;
   int64_t batch;
   int classes;
-  const int32_t* gts;
+  const int32_t* assigned_gt;
   C* weights;
   C* normalisers;
   C* num_pos;
@@ -31,7 +31,7 @@ struct WeightArguments {
         scores(op.scores),
         batch(op.batch),
         classes(static_cast<int>(op.classes)),
-        gts(op.gts),
+        assigned_gt(op.assigned_gt),
         weights(static_cast<C*>(op.weights)),
         normalisers(static_cast<C*>(op.normalisers)),
         num_pos(static_cast<C*>(op.num_pos)),
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kPositiveThreads) positive_weights_kernel(cons
   for (int64_t number = blockIdx.x; number < op.tiles.count; number += gridDim.x) {
     const PositiveTiles::Place tile = op.tiles.place(number);
     C* weights = op.weights + tile.index;
-    const int count = list_positives(op.gts, tile, list, [&](int cell) { weights[cell] = C(); });
+    const int count = list_positives(op.assigned_gt, tile, list, [&](int cell) { weights[cell] = C(); });
     double sum = 0.0;
     for (int i = warp; i < count; i += kPositiveThreads / kWarp) {
       const int cell = list.cells[i];

@@ -61,8 +61,8 @@ struct PositiveList {
 // Lists a tile's positives in shared memory; every thread learns how many they are, and `none(cell)` is called for the
 // others. All threads must come; what they did before is then visible to all, and the list of the last call is gone.
 template <class None>
-__device__ __forceinline__ int list_positives(const int32_t* gts, const PositiveTiles::Place& tile, PositiveList& list,
-                                              const None& none) {
+__device__ __forceinline__ int list_positives(const int32_t* assigned_gt, const PositiveTiles::Place& tile,
+                                              PositiveList& list, const None& none) {
   constexpr int kSegments = kTileCells / kWarp;
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % kWarp;
@@ -71,7 +71,7 @@ __device__ __forceinline__ int list_positives(const int32_t* gts, const Positive
   for (int k = 0; k < kTileCells / kPositiveThreads; ++k) {
     const int cell = k * kPositiveThreads + thread;
     const bool exists = cell < tile.cells;
-    const bool positive = exists && gts[tile.index + cell] >= 0;
+    const bool positive = exists && assigned_gt[tile.index + cell] >= 0;
     if (exists && !positive) none(cell);
     mine[k] = __ballot_sync(kFullWarp, positive);
     if (lane == 0) list.found[cell / kWarp] = __popc(mine[k]);

@@ -3,7 +3,7 @@
 
 #include <cuda_runtime.h>
 
-#include "../math/portable.h"
+#include "../math/reduction.h"
 #include "launch.h"
 
 namespace gfl {
@@ -19,7 +19,7 @@ struct Scale {
   const C* avg_factor;
 
   explicit Scale(const gfl_reduction& reduction)
-      : scale(reduction.scale), avg_factor(static_cast<const C*>(reduction.avg_factor)) {}
+      : scale(whole_scale(reduction)), avg_factor(static_cast<const C*>(reduction.avg_factor)) {}
 
   __device__ __forceinline__ C value() const {
     const C whole = constant<C>(scale);

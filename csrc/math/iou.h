@@ -190,7 +190,7 @@ GFL_FN BoxLoss<T> distance_iou_loss(const Box<T>& p, const Box<T>& t, const gfl_
   T passed = one;
   T d_pw = T();
   T d_ph = T();
-  if (options.kind == GFL_CIOU) {
+  if (options.iou_kind == GFL_CIOU) {
     const T pw = p.x2 - p.x1;
     const T ph = p.y2 - p.y1 + eps;
     const T angle = arctangent((t.x2 - t.x1) / (t.y2 - t.y1 + eps)) - arctangent(pw / ph);
@@ -220,8 +220,8 @@ GFL_FN BoxLoss<T> distance_iou_loss(const Box<T>& p, const Box<T>& t, const gfl_
 
 template <class T>
 GFL_FN BoxLoss<T> box_loss(const Box<T>& p, const Box<T>& t, const gfl_iou_options& options) {
-  if (options.kind == GFL_IOU) return plain_iou_loss(p, t, options);
-  if (options.kind == GFL_GIOU) return giou_loss(p, t, options);
+  if (options.iou_kind == GFL_IOU) return plain_iou_loss(p, t, options);
+  if (options.iou_kind == GFL_GIOU) return giou_loss(p, t, options);
   return distance_iou_loss(p, t, options);
 }
 

@@ -7,16 +7,16 @@ the place of the negative one where the column is the label's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import _autograd
-from .._reduce import ELEMENTS, Reduction
+from .._arguments import ELEMENTS
+from .._op import RawLoss
 from . import _triton
-from ._class_loss import ARGUMENTS, QUALITY_FOCAL_PROBABILITY
+from ._class_loss import QUALITY_FOCAL_PROBABILITY, ClassLoss
 from ._triton import effective_scale, number
 from ._triton_math.class_loss import dense, negative, positive
 
@@ -64,7 +64,7 @@ def labelled(
 @triton.jit(do_not_specialize=["scale", "exponent", "alpha", "rows", "tiles", "grad_loss_row", "grad_loss_col"])
 def class_loss_kernel(
     losses, partials, avg_factor, scale, rows, tiles,
-    pred, target, label, score, weight, grad_loss, grad, exponent, alpha,
+    pred, target, labels, scores, weight, grad_loss, grad, exponent, alpha,
     pred_row, pred_col, target_row, target_col, grad_row, grad_col, grad_loss_row, grad_loss_col,
     COLS: tl.constexpr, FORMULA: tl.constexpr, SQUARE: tl.constexpr, WEIGHT_DIMS: tl.constexpr,
     GRAD_LOSS_DIMS: tl.constexpr,
@@ -87,8 +87,8 @@ def class_loss_kernel(
         there = row < rows
         if target is None:
             own, own_loss, own_grad = own_class(
-                tl.load(label + row, mask=there, other=-1), pred + row * pred_row, pred_col,
-                None if score is None else score + row, exponent, alpha, COLS, FORMULA, SQUARE, DTYPE,
+                tl.load(labels + row, mask=there, other=-1), pred + row * pred_row, pred_col,
+                None if scores is None else scores + row, exponent, alpha, COLS, FORMULA, SQUARE, DTYPE,
             )  # fmt: skip
         tile_loss = tl.zeros([BLOCK_ROWS, BLOCK_COLS], DTYPE)
         for start in range(0, COLS, BLOCK_COLS):
@@ -135,72 +135,34 @@ def block_of(cols: int, value_bytes: int, formula: int, dense: bool) -> tuple[in
     return TILE // parts // width, width
 
 
-def _strides(matrix: Tensor | None) -> tuple[int, int]:
-    """(row, column), of fewer dimensions broadcast along those that are missing, columns first."""
-    row, col = (0, 0) if matrix is None else (*matrix.stride(), 0, 0)[:2]
-    return row, col
-
-
 def _is_dense(matrix: Tensor | None) -> bool:
     return matrix is not None and matrix.is_contiguous()
 
 
-def _run(
-    grad_loss: Tensor | None,
-    loss: Tensor | None,
-    grad: Tensor | None,
-    pred: Tensor,
-    kind: int,
-    scale: float,
-    count: int,
-    avg_factor: Tensor | None,
-    target: Tensor | None,
-    label: Tensor | None,
-    score: Tensor | None,
-    weight: Tensor | None,
-    formula: int,
-    exponent: float,
-    alpha: float,
-) -> None:
-    rows, cols = pred.shape
-    block_rows, block_cols = block_of(cols, pred.element_size(), formula, target is not None)
+def _run(grad_loss: Tensor | None, loss: Tensor | None, grad: Tensor | None, *args: Any) -> None:
+    a = ClassLoss(*args)
+    rows, cols = a.pred.shape
+    block_rows, block_cols = block_of(cols, a.pred.element_size(), a.formula, a.target is not None)
     _triton.launch_loss(
         class_loss_kernel,
-        pred,
-        (loss,),
-        Reduction(kind, scale, count, avg_factor),
+        a,
+        {"losses": loss},
         rows,
         block_rows,
-        pred,
-        target,
-        label,
-        score,
-        weight,
-        grad_loss,
-        grad,
-        _triton.bits(exponent),
-        _triton.bits(alpha),
-        *_strides(pred),
-        *_strides(target),
-        *_strides(grad),
-        *_strides(grad_loss),
+        grad_loss=grad_loss,
+        grad=grad,
+        **_triton.matrix_strides(pred=a.pred, target=a.target, grad=grad, grad_loss=grad_loss),
         COLS=cols,
-        FORMULA=formula,
-        SQUARE=exponent == 2.0,
-        WEIGHT_DIMS=0 if weight is None else weight.ndim,
+        SQUARE=a.exponent == 2.0,
+        WEIGHT_DIMS=0 if a.weight is None else a.weight.ndim,
         GRAD_LOSS_DIMS=0 if grad_loss is None else grad_loss.ndim,
-        BY_ELEMENT=kind == ELEMENTS,
-        PRED_DENSE=_is_dense(pred),
-        TARGET_DENSE=_is_dense(target),
+        BY_ELEMENT=a.mode == ELEMENTS,
+        PRED_DENSE=_is_dense(a.pred),
+        TARGET_DENSE=_is_dense(a.target),
         GRAD_DENSE=_is_dense(grad),
         BLOCK_ROWS=block_rows,
         BLOCK_COLS=block_cols,
-        DTYPE=_triton.compute_type(pred),
     )
 
 
-_OPS = _autograd.register_loss("triton_class_loss", ARGUMENTS, _run, _triton.scale_in_place)
-
-
-def class_loss(op: str) -> Callable[..., Tensor]:
-    return _autograd.fused_loss(op, _OPS)
+CLASS_LOSS = RawLoss("triton_class_loss", ClassLoss, _run, _triton.scale_gradient)

@@ -1,22 +1,31 @@
-"""A dense classification loss over the maps of all levels of a head, with labels in the order of the anchors."""
+"""A class loss over the maps of all levels of a head, with labels in the order of the anchors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .. import _autograd, _native
-from .._library import register
-from .._reduce import SUM
+from .._arguments import SUM
+from .._native import Kernel, backed_by_huge_pages, compute_dtype
+from .._op import DifferentiableOp, Op, arguments_of, gradient_in_forward, scale_gradient, scaled
 
-_ARGUMENTS = (
-    "Tensor[] preds, Tensor labels, Tensor? scores, Tensor? avg_factor, float scale, int formula, float exponent, "
-    "float alpha"
-)
 Layout = tuple[torch.Size, tuple[int, ...]]
+
+
+class MultilevelClassLoss(NamedTuple):
+    """gfl_multilevel_class_loss in csrc/gfl.h; pred are maps as _native.as_map leaves them."""
+
+    pred: list[Tensor]
+    labels: Tensor
+    scores: Tensor | None
+    avg_factor: Tensor | None
+    scale: float
+    formula: int
+    exponent: float
+    alpha: float
 
 
 def _new_gradient(preds: Sequence[Tensor]) -> Tensor:
@@ -41,126 +50,72 @@ def gradients_of(grad: Tensor, preds: Sequence[Tensor]) -> list[Tensor]:
     return _of_levels(grad, _layouts(preds))
 
 
-def _run(
-    grad_loss: Tensor | None,
-    loss: Tensor | None,
-    grad: Tensor | None,
-    preds: Sequence[Tensor],
-    labels: Tensor,
-    scores: Tensor | None,
-    avg_factor: Tensor | None,
-    scale: float,
-    formula: int,
-    exponent: float,
-    alpha: float,
-) -> None:
-    core, device = _native.core_for(preds[0])
-    batch, classes = preds[0].shape[:2]
-    levels = _native.levels(preds, [1.0] * len(preds))
-    workspace = None if loss is None else _native.maps_workspace(core, device, levels, preds)
-    core.multilevel_class_loss(
-        loss is None,
-        device,
-        formula,
-        exponent,
-        alpha,
-        batch,
-        classes,
-        levels,
-        _native.maps(preds),
-        labels.data_ptr(),
-        _native.address(scores),
-        _native.address(grad_loss),
-        scale,
-        _native.address(avg_factor),
-        _native.address(loss),
-        None if grad is None else _native.maps_within(grad, preds),
-        _native.address(workspace),
-    )
+class RawMultilevelLoss:
+    """As RawLoss, for a list of predictions and always summed; `grad` is that of all levels."""
 
+    def __init__(self, prefix: str, run: Callable[..., None], scale: Op = scale_gradient) -> None:
+        arguments = arguments_of(MultilevelClassLoss)
+        with_grad, with_grad_loss = {**arguments, "with_grad": bool}, {"grad_loss": Tensor, **arguments}
+        name = f"{prefix}multilevel_class_loss"
+        self.run = run
+        self.scale = scale
+        self.forward = Op(f"{name}_forward", with_grad, "(Tensor, Tensor)", self._forward, self._forward_fake)
+        self.backward = Op(f"{name}_backward", with_grad_loss, "Tensor", self._backward, self._backward_fake)
 
-def register_ops(
-    name: str, run: Callable[..., None], scale_in_place: Callable[..., Any] = _autograd.scale_in_place
-) -> _autograd.LossOps:
-    """gfl_ops::<name>_forward and _backward from run(grad_loss, loss, grad, preds, ...), as _autograd.register_loss
-    makes them, for a list of predictions; `grad` is that of all levels."""
-
-    def forward_fake(preds: Sequence[Tensor], *args: object) -> tuple[Tensor, Tensor]:
-        loss = torch.empty((), dtype=_native.compute_dtype(preds[0]), device=preds[0].device)
+    def _forward_fake(self, preds: Sequence[Tensor], *args: Any) -> tuple[Tensor, Tensor]:
+        loss = torch.empty((), dtype=compute_dtype(preds[0]), device=preds[0].device)
         return loss, _new_gradient(preds) if args[-1] else preds[0].new_empty(0)
 
-    def forward(preds: Sequence[Tensor], *args: Any) -> tuple[Tensor, Tensor]:
-        loss, grad = forward_fake(preds, *args)
-        run(None, loss, _native.expect_to_fill(grad) if args[-1] else None, preds, *args[:-1])
+    def _forward(self, preds: Sequence[Tensor], *args: Any) -> tuple[Tensor, Tensor]:
+        loss, grad = self._forward_fake(preds, *args)
+        self.run(None, loss, backed_by_huge_pages(grad) if args[-1] else None, preds, *args[:-1])
         return loss, grad
 
-    def backward_fake(grad_loss: Tensor, preds: Sequence[Tensor], *args: object) -> Tensor:
+    def _backward_fake(self, grad_loss: Tensor, preds: Sequence[Tensor], *args: Any) -> Tensor:
         return _new_gradient(preds)
 
-    def backward(grad_loss: Tensor, preds: Sequence[Tensor], *args: Any) -> Tensor:
-        grad = _native.expect_to_fill(_new_gradient(preds))
-        run(grad_loss, None, grad, preds, *args)
+    def _backward(self, grad_loss: Tensor, preds: Sequence[Tensor], *args: Any) -> Tensor:
+        grad = backed_by_huge_pages(_new_gradient(preds))
+        self.run(grad_loss, None, grad, preds, *args)
         return grad
 
-    return _autograd.LossOps(
-        register(f"{name}_forward({_ARGUMENTS}, bool with_grad) -> (Tensor, Tensor)", forward, forward_fake),
-        register(f"{name}_backward(Tensor grad_loss, {_ARGUMENTS}) -> Tensor", backward, backward_fake),
-        scale_in_place,
-    )
+
+class MultilevelLossOp(DifferentiableOp):
+    """loss = op(preds, labels, ...): the sum over levels, anchors and classes, times scale / (avg_factor + eps)."""
+
+    def __init__(self, name: str, raw: RawMultilevelLoss) -> None:
+        super().__init__(name, raw.forward, raw.backward)
+        self.scale = raw.scale
+
+    layouts = staticmethod(_layouts)
+
+    def compute(
+        self, forward: Callable[..., Any], inputs: Sequence[Tensor], others: Sequence[Any], keep: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        keep = keep and gradient_in_forward(inputs[0], SUM)
+        loss, grad = forward(list(inputs), *others, keep)
+        return loss, grad if keep else None
+
+    def gradients(self, grads: Sequence[Any], inputs: Sequence[Tensor], others: Sequence[Any]) -> Sequence[Tensor]:
+        return gradients_of(self.raw_backward(grads[0], list(inputs), *others), inputs)
+
+    def gradients_of_kept(self, kept: Tensor, grad: Tensor, layouts: Any) -> Sequence[Tensor]:
+        return _of_levels(scaled(kept, grad, self.scale), layouts)
 
 
-def fused_loss(ops: _autograd.LossOps) -> Callable[..., Tensor]:
-    """multilevel_class_loss(op, preds, ...) on one backend, as _autograd.fused_loss makes it, of a list."""
-    forward_op, backward_op, scale_in_place = ops
-
-    class MultilevelClassLoss(torch.autograd.Function):
-        @staticmethod
-        def forward(
-            ctx: Any,
-            op: str,
-            labels: Tensor,
-            scores: Tensor | None,
-            avg_factor: Tensor | None,
-            formula: tuple[float, int, float, float],
-            *preds: Tensor,
-        ) -> Tensor:
-            ctx.op, ctx.formula, ctx.layouts = op, formula, _layouts(preds)
-            ctx.in_forward = _autograd.gradient_in_forward(preds[0], SUM)
-            loss, grad = forward_op(preds, labels, scores, avg_factor, *formula, ctx.in_forward)
-            if ctx.in_forward:
-                ctx.save_for_backward(grad)
-            else:
-                ctx.save_for_backward(labels, scores, avg_factor, *preds)
-            return loss
-
-        @staticmethod
-        def backward(ctx: Any, grad_loss: Tensor) -> Any:
-            if ctx.in_forward:
-                grad = _autograd.scaled(ctx.saved_tensors[0], grad_loss, scale_in_place)
-            else:
-                labels, scores, avg_factor, *preds = ctx.saved_tensors
-                grad = backward_op(grad_loss, preds, labels, scores, avg_factor, *ctx.formula)
-            return (None,) * 5 + tuple(_autograd.once(ctx.op, *_of_levels(grad, ctx.layouts)))
-
-    def multilevel_class_loss(
-        op: str,
-        preds: Sequence[Tensor],
-        labels: Tensor,
-        scores: Tensor | None,
-        avg_factor: Tensor | None,
-        scale: float,
-        formula: int,
-        exponent: float,
-        alpha: float = 0.0,
-    ) -> Tensor:
-        """The sum over levels, anchors and classes, times scale / (avg_factor + eps); preds are _native.as_map
-        already."""
-        how = (scale, formula, exponent, alpha)
-        if _autograd.wants_gradient(*preds):
-            return MultilevelClassLoss.apply(op, labels, scores, avg_factor, how, *preds)
-        return forward_op(preds, labels, scores, avg_factor, *how, False)[0]
-
-    return multilevel_class_loss
+_FIELDS = (*MultilevelClassLoss._fields, "levels", "batch", "classes")
+_forward = Kernel("multilevel_class_loss_forward", (*_FIELDS, "loss", "grad"))
+_backward = Kernel("multilevel_class_loss_backward", (*_FIELDS, "grad_loss", "grad"))
 
 
-multilevel_class_loss = fused_loss(register_ops("multilevel_class_loss", _run))
+def _run(grad_loss: Tensor | None, loss: Tensor | None, grad: Tensor | None, *args: Any) -> None:
+    preds = args[0]
+    levels = preds, [1.0] * len(preds)
+    maps = None if grad is None else (grad, preds)
+    if grad_loss is None:
+        _forward.run(*args, levels, *preds[0].shape[:2], loss, maps)
+    else:
+        _backward.run(*args, levels, *preds[0].shape[:2], grad_loss, maps)
+
+
+MULTILEVEL_CLASS_LOSS = RawMultilevelLoss("", _run)

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""The dense classification losses of a head's maps as a Triton kernel, a launch for each level.
+"""The class losses of a head's maps as a Triton kernel, a launch for each level.
 
 A program takes tiles of neighbouring positions of one image and walks through their classes in chunks, each as wide as
 the axis that lies side by side in memory allows.
@@ -7,15 +7,16 @@ the axis that lies side by side in memory allows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import _multilevel_class_loss, _triton
+from . import _triton
 from ._class_loss_triton import TILE, labelled, own_class
+from ._multilevel_class_loss import MultilevelClassLoss, RawMultilevelLoss, gradients_of
 from ._triton import effective_scale, number
 from ._triton_maps import levels_of, map_strides, positions_adjoin, tile_of_map
 from .atss_assign.reference import OUTSIDE
@@ -84,55 +85,28 @@ def _block(x: Tensor) -> tuple[int, int]:
     return TILE * 4 // compute_bytes // width, width
 
 
-def _run(
-    grad_loss: Tensor | None,
-    loss: Tensor | None,
-    grad: Tensor | None,
-    preds: Sequence[Tensor],
-    labels: Tensor,
-    scores: Tensor | None,
-    avg_factor: Tensor | None,
-    scale: float,
-    formula: int,
-    exponent: float,
-    alpha: float,
-) -> None:
-    pred = preds[0]
-    grads = [None] * len(preds) if grad is None else _multilevel_class_loss.gradients_of(grad, preds)
-    levels = [(level, *_block(level.map)) for level in levels_of(preds)]
+def _run(grad_loss: Tensor | None, loss: Tensor | None, grad: Tensor | None, *args: Any) -> None:
+    a = MultilevelClassLoss(*args)
+    pred = a.pred[0]
+    grads = [None] * len(a.pred) if grad is None else gradients_of(grad, a.pred)
+    levels = [(level, *_block(level.map)) for level in levels_of(a.pred)]
     tiles = [(level.tiles_each(block), level.tiles_each(block) * pred.shape[0]) for level, block, _ in levels]
     programs = [_triton.programs_for(of_all, pred) for _, of_all in tiles]
     partials = None if loss is None else torch.empty(sum(programs), dtype=torch.float64, device=pred.device)
     for i, (level, block, width) in enumerate(levels):
-        _triton.launch(
-            multilevel_class_loss_kernel,
-            programs[i],
-            pred,
-            partials,
-            avg_factor,
-            _triton.bits(scale),
-            _triton.bits(exponent),
-            _triton.bits(alpha),
-            sum(programs[:i]),
-            *tiles[i],
-            *level.sizes(),
-            level.map,
-            labels,
-            scores,
-            grad_loss,
-            grads[i],
-            CLASSES=pred.shape[1],
-            FORMULA=formula,
-            SQUARE=exponent == 2.0,
+        positions, first, anchors = level.sizes()
+        values = {
+            **{"partials": partials, "first_program": sum(programs[:i]), "tiles_each": tiles[i][0]},
+            **{"tiles": tiles[i][1], "positions": positions, "first": first, "anchors": anchors},
+            **{"pred": level.map, "grad_loss": grad_loss, "grad": grads[i]},
+            **{"CLASSES": pred.shape[1], "SQUARE": a.exponent == 2.0, "BLOCK": block, "BLOCK_CLASSES": width},
             **level.constants(),
-            BLOCK=block,
-            BLOCK_CLASSES=width,
-            DTYPE=_triton.compute_type(pred),
-        )
+            "DTYPE": _triton.compute_type(pred),
+        }
+        kernel = multilevel_class_loss_kernel
+        _triton.launch(kernel, programs[i], pred, **_triton.arguments(kernel, a, values))
     if partials is not None:
-        _triton.finish(partials, pred, (loss,), avg_factor, _triton.bits(scale))
+        _triton.finish(partials, pred, (loss,), a.avg_factor, _triton.bits(a.scale))
 
 
-multilevel_class_loss = _multilevel_class_loss.fused_loss(
-    _multilevel_class_loss.register_ops("triton_multilevel_class_loss", _run, _triton.scale_in_place)
-)
+MULTILEVEL_CLASS_LOSS = RawMultilevelLoss("triton_", _run, _triton.scale_gradient)

@@ -20,8 +20,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import _native
-from .._library import register
-from .._reduce import SUM, Reduction
+from .._arguments import SUM
+from .._op import SCALE_ARGUMENTS, Op
 
 _PROGRAMS_PER_MULTIPROCESSOR = 16
 _MULTIPROCESSORS_OF_THE_INTERPRETER = 1 / 4
@@ -111,32 +111,42 @@ def finish(
     launch(finish_sums, len(losses), pred, partials, *both, avg_factor, scale_bits, count, **constants)
 
 
+def arguments(kernel: Any, description: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """A kernel's arguments by their names: those of the description, floats as bits, constants in capitals; and what is
+    given besides."""
+    fields = description._asdict()
+    given = {name: bits(x) if isinstance(x, float) else x for name, x in fields.items()}
+    given |= {name.upper(): x for name, x in fields.items()}
+    given |= values
+    return {name: given[name] for name in kernel.arg_names}
+
+
 def launch_loss(
     kernel: Any,
-    pred: Tensor,
-    losses: Sequence[Tensor | None],
-    reduction: Reduction,
+    description: Any,
+    losses: dict[str, Tensor | None],
     size: int,
     block: int,
-    *args: Any,
-    **constants: Any,
+    **values: Any,
 ) -> None:
     """A kernel over tiles of `block` of `size` items, and what adds up the sums that its programs leave.
 
-    Its arguments begin with the losses where they are not reduced, the partial sums where they are (neither in a
-    backward, whose losses are None), avg_factor, scale, size and the number of tiles.
+    Among its arguments are the losses where they are not reduced, `partials` where they are (neither in a backward,
+    whose losses are None), avg_factor, `scale`, `rows` (the size) and `tiles`.
     """
-    kind, scale, count, avg_factor = reduction
-    scale_bits = bits(scale / max(count, 1))
+    pred = description[0]
+    scale_bits = bits(description.scale / max(description.divisor, 1))
     tiles = cdiv(size, block)
     programs = programs_for(tiles, pred)
+    summed = description.mode == SUM
     partials = None
-    if kind == SUM and losses[0] is not None:
+    if summed and next(iter(losses.values())) is not None:
         partials = torch.empty(len(losses) * programs, dtype=torch.float64, device=pred.device)
-    unreduced = [None if kind == SUM else loss for loss in losses]
-    launch(kernel, programs, pred, *unreduced, partials, avg_factor, scale_bits, size, tiles, *args, **constants)
+    values |= {name: None if summed else loss for name, loss in losses.items()}
+    values |= {"partials": partials, "scale": scale_bits, "rows": size, "tiles": tiles, "DTYPE": compute_type(pred)}
+    launch(kernel, programs, pred, **arguments(kernel, description, values))
     if partials is not None:
-        finish(partials, pred, losses, avg_factor, scale_bits)
+        finish(partials, pred, list(losses.values()), description.avg_factor, scale_bits)
 
 
 def bins_constants(bins: int) -> dict[str, int]:
@@ -147,6 +157,14 @@ def bins_constants(bins: int) -> dict[str, int]:
 def vector_stride(vector: Tensor | None) -> int:
     """Of a vector, or 0 for a single value that every row shares."""
     return vector.stride(0) if vector is not None and vector.ndim else 0
+
+
+def matrix_strides(**matrices: Tensor | None) -> dict[str, int]:
+    """<name>_row and <name>_col of each, of fewer dimensions broadcast along those that are missing, columns first."""
+    strides = {}
+    for name, matrix in matrices.items():
+        strides[f"{name}_row"], strides[f"{name}_col"] = (*(() if matrix is None else matrix.stride()), 0, 0)[:2]
+    return strides
 
 
 @triton.jit
@@ -173,8 +191,6 @@ def _scale_gradient(grad: Tensor, factor: Tensor) -> None:
         launch(scale_kernel, cdiv(size, _SCALE_BLOCK), grad, grad, factor, size, BLOCK=_SCALE_BLOCK, num_warps=8)
 
 
-scale_in_place = register(
-    "triton_scale_gradient_(Tensor(a!) grad, Tensor factor) -> ()", _scale_gradient, lambda *_: None
-)
+scale_gradient = Op("triton_scale_gradient_", SCALE_ARGUMENTS, "()", _scale_gradient, lambda *_: None)
 
 INTERPRETED = not isinstance(finish_sums, triton.runtime.JITFunction)

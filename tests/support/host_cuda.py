@@ -12,6 +12,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
@@ -65,6 +66,16 @@ def _fingerprint(words: list[str]) -> str:
     return digest.hexdigest()[:16]
 
 
+@cache
+def _struct_fields() -> Path:
+    """The folder of the header that the bindings fill structs with, made as the build makes it."""
+    folder = ROOT / "build" / "struct_fields"
+    folder.mkdir(parents=True, exist_ok=True)
+    script, header = ROOT / "cmake" / "struct_fields.py", ROOT / "csrc" / "gfl.h"
+    _run([sys.executable, str(script), str(header), str(folder / "struct_fields.h")])
+    return folder
+
+
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -78,6 +89,7 @@ def build(sanitize: str | None = None) -> Path:
     if sanitize is None:
         pybind11 = pytest.importorskip("pybind11", reason="the shim's module needs pybind11's headers")
         flags += ["-fvisibility=hidden", "-I", pybind11.get_include(), "-I", sysconfig.get_paths()["include"]]
+        flags += ["-I", str(_struct_fields())]
         name = MODULE + str(sysconfig.get_config_var("EXT_SUFFIX"))
     else:
         name = f"driver-{sanitize}"
@@ -128,5 +140,5 @@ def shim() -> ctypes.CDLL:
 @contextlib.contextmanager
 def route() -> Iterator[None]:
     """Inside, native ops on CPU tensors run the CUDA kernels on the host."""
-    with _native.route(module(), device_kind=1):
+    with _native.route(module(), device_type=1):
         yield

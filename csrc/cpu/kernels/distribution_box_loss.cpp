@@ -20,7 +20,7 @@ class DistributionBoxLosses {
     const int64_t chunks = chunk_count(op_.rows, cols);
     double* iou_partials = static_cast<double*>(op_.workspace);
     double* dfl_partials = iou_partials + chunks;
-    const bool summed = pass_ == Pass::kForward && op_.reduction.kind == GFL_REDUCE_SUM;
+    const bool summed = pass_ == Pass::kForward && op_.reduction.mode == GFL_REDUCE_SUM;
     parallel_chunks(chunks, [&](int64_t chunk) {
       const int64_t begin = chunk * chunk_rows(cols);
       const int64_t end = begin + chunk_rows(cols) < op_.rows ? begin + chunk_rows(cols) : op_.rows;
@@ -76,7 +76,7 @@ class DistributionBoxLosses {
       sums.dfl += static_cast<double>(block.dfl[i]);
       static_cast<T*>(op_.quality)[row + i] = block.quality[i];
       for (int c = 0; c < 4; ++c) static_cast<T*>(op_.boxes)[4 * (row + i) + c] = block.decoded[c][i];
-      if (op_.reduction.kind == GFL_REDUCE_ROWS) {
+      if (op_.reduction.mode == GFL_REDUCE_ROWS) {
         static_cast<T*>(op_.loss_iou)[row + i] = static_cast<T>(static_cast<double>(block.iou[i]) * scale_);
         static_cast<T*>(op_.loss_dfl)[row + i] = static_cast<T>(static_cast<double>(block.dfl[i]) * scale_);
       }

@@ -32,7 +32,7 @@ class Dfl {
   template <int kBins>
   void run_with() const {
     double* partials = static_cast<double*>(op_.workspace);
-    const bool summed = pass_ == Pass::kForward && op_.reduction.kind == GFL_REDUCE_SUM;
+    const bool summed = pass_ == Pass::kForward && op_.reduction.mode == GFL_REDUCE_SUM;
     const int64_t chunks = chunk_count(op_.rows, op_.bins);
     parallel_chunks(chunks, [&](int64_t chunk) {
       const int64_t begin = chunk * chunk_rows(op_.bins);
@@ -156,7 +156,7 @@ class Dfl {
   void take_losses(int64_t row, int count, const T* loss, BlockSums& sums) const {
     if (pass_ == Pass::kBackward) return;
     sums.add(loss, count);
-    if (op_.reduction.kind != GFL_REDUCE_ROWS) return;
+    if (op_.reduction.mode != GFL_REDUCE_ROWS) return;
     T* out = static_cast<T*>(op_.loss) + row;
     for (int i = 0; i < count; ++i) out[i] = static_cast<T>(static_cast<double>(loss[i]) * scale_);
   }

@@ -24,7 +24,7 @@ class GeneralizedFocalLoss {
 
   void run() const {
     double* partials = static_cast<double*>(op_.workspace);
-    const bool summed = pass_ == Pass::kForward && op_.reduction.kind == GFL_REDUCE_SUM;
+    const bool summed = pass_ == Pass::kForward && op_.reduction.mode == GFL_REDUCE_SUM;
     const int64_t chunks = chunk_count(op_.size, kElementCost);
     parallel_chunks(chunks, [&](int64_t chunk) {
       const int64_t begin = chunk * chunk_rows(kElementCost);
@@ -73,7 +73,7 @@ class GeneralizedFocalLoss {
 
     double sum = 0;
     for (int i = 0; i < n; ++i) sum += static_cast<double>(loss[i]);
-    if (op_.reduction.kind == GFL_REDUCE_ROWS) {
+    if (op_.reduction.mode == GFL_REDUCE_ROWS) {
       T* out = static_cast<T*>(op_.loss) + start;
       for (int i = 0; i < n; ++i) out[i] = static_cast<T>(static_cast<double>(loss[i]) * scale_);
     }

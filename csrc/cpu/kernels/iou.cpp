@@ -110,7 +110,7 @@ class IouLoss {
   void run() const {
     constexpr int64_t kPairCost = 16;  // a pair is worth as much arithmetic as this many class logits
     double* partials = static_cast<double*>(op_.workspace);
-    const bool summed = pass_ == Pass::kForward && op_.reduction.kind == GFL_REDUCE_SUM;
+    const bool summed = pass_ == Pass::kForward && op_.reduction.mode == GFL_REDUCE_SUM;
     const int64_t chunks = chunk_count(op_.rows, kPairCost);
     parallel_chunks(chunks, [&](int64_t chunk) {
       const int64_t begin = chunk * chunk_rows(kPairCost);
@@ -146,7 +146,7 @@ class IouLoss {
     if (op_.grad.data) store_boxes(grad, op_.grad, row, count);
     if (pass_ == Pass::kBackward) return;
     sums.add(loss, count);
-    if (op_.reduction.kind == GFL_REDUCE_ROWS) {
+    if (op_.reduction.mode == GFL_REDUCE_ROWS) {
       T* out = static_cast<T*>(op_.loss) + row;
       for (int i = 0; i < count; ++i) out[i] = static_cast<T>(static_cast<double>(loss[i]) * scale_);
     }

@@ -21,7 +21,7 @@ class MultilevelClassLoss {
       const double sum = run_chunk(chunk);
       if (pass_ == Pass::kForward) partials[chunk] = sum;
     });
-    const gfl_reduction reduction{GFL_REDUCE_SUM, op_.scale, op_.avg_factor};
+    const gfl_reduction reduction{GFL_REDUCE_SUM, op_.scale, 1, op_.avg_factor};
     if (pass_ == Pass::kForward) write_sum<T>(partials, chunks, effective_scale<T>(reduction), op_.loss);
   }
 
@@ -53,11 +53,11 @@ class MultilevelClassLoss {
     matrix.cols = op_.classes;
     matrix.pred = view(op_.pred, level, image);
     matrix.labels = op_.labels + first;
-    matrix.label_dtype = GFL_INT32;
+    matrix.labels_dtype = GFL_INT32;
     matrix.leave_out = 1;
     matrix.scores = op_.scores ? static_cast<const T*>(op_.scores) + first : nullptr;
     matrix.grad_loss.data = const_cast<void*>(op_.grad_loss);
-    matrix.reduction = {GFL_REDUCE_SUM, op_.scale, op_.avg_factor};
+    matrix.reduction = {GFL_REDUCE_SUM, op_.scale, 1, op_.avg_factor};
     matrix.grad = view(op_.grad, level, image);
     return matrix;
   }

@@ -18,13 +18,13 @@ namespace {
 // Anchors of all images in a row: index = image * anchors + anchor.
 class Positives {
  public:
-  Positives(const gfl_levels& levels, int64_t batch, const int32_t* gts, void* workspace)
+  Positives(const gfl_levels& levels, int64_t batch, const int32_t* assigned_gt, void* workspace)
       : anchors_(levels), all_(batch * anchors_.all()), index_(static_cast<int64_t*>(workspace)) {
     for (int64_t image = 0, i = 0; image < batch; ++image) {
       const int64_t before = count_;
       for (const int64_t end = i + anchors_.all(); i < end; ++i) {
         index_[count_] = i;
-        count_ += gts[i] >= 0;
+        count_ += assigned_gt[i] >= 0;
       }
       at_least_one_each_ += count_ > before ? count_ - before : 1;
     }
@@ -116,7 +116,7 @@ struct BlockView {
 
 template <class T, class S>
 void positive_weights_of(const gfl_positive_weights& op) {
-  const Positives positives(op.levels, op.batch, op.gts, op.workspace);
+  const Positives positives(op.levels, op.batch, op.assigned_gt, op.workspace);
   std::memset(op.weights, 0, static_cast<size_t>(positives.anchors()) * sizeof(T));
   double total[1];
   positives.for_each_block(total, [&](const Place* places, int count, double* sum) {
@@ -146,7 +146,7 @@ template <class T, class S>
 class PositiveBoxes {
  public:
   explicit PositiveBoxes(const gfl_positive_boxes& op)
-      : op_(op), bins_(static_cast<int>(op.bins)), positives_(op.levels, op.batch, op.gts, op.workspace) {}
+      : op_(op), bins_(static_cast<int>(op.bins)), positives_(op.levels, op.batch, op.assigned_gt, op.workspace) {}
 
   void forward() const {
     std::memset(op_.quality, 0, static_cast<size_t>(positives_.anchors()) * sizeof(T));
@@ -195,7 +195,7 @@ class PositiveBoxes {
       const gfl_level& level = op_.levels.level[at.level];
       const T stride = static_cast<T>(level.stride);
       const T offset = static_cast<T>(op_.center_offset) * stride;
-      const T* box = static_cast<const T*>(op_.gt_boxes) + 4 * (at.image * op_.num_gts + op_.gts[at.index]);
+      const T* box = static_cast<const T*>(op_.gt_boxes) + 4 * (at.image * op_.num_gts + op_.assigned_gt[at.index]);
       block.x[i] = static_cast<T>(at.position % level.width) * stride + offset;
       block.y[i] = static_cast<T>(at.position / level.width) * stride + offset;
       block.stride[i] = stride;

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..iou_loss.reference import box_iou
+from ..box_iou.reference import box_iou
 
 BACKGROUND, OUTSIDE = -1, -2
 

@@ -58,7 +58,7 @@ def decode_boxes(
         _check_max_shape(max_shape, edge_logits, is_map)
 
     kernels = kernels_for(_OP, edge_logits, integral_native)
-    expectation = functools.partial(kernels.integral, op=_OP) if kernels else integral_reference.integral
+    expectation = functools.partial(kernels.integral, name=_OP) if kernels else integral_reference.integral
     return reference.decode_boxes(edge_logits, anchor_points, stride, max_shape, expectation=expectation)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor
 
-from ... import _check, _reduce
+from ... import _check
 from ..._dispatch import kernels_for
 from ..iou_loss.native import KINDS
 from . import native, reference
@@ -58,26 +59,9 @@ def distribution_box_loss(
         >>> result = distribution_box_loss(logits, points, torch.cat([points - 20, points + 30], 1), stride=8)
         >>> (2 * result.loss_iou + 0.25 * result.loss_dfl).backward()
     """
-    _check.floating(_OP, "edge_logits", edge_logits)
-    rows = edge_logits.shape[:1]
-    sides = edge_logits.shape[1:]
-    if len(sides) not in (1, 2) or sides.numel() % 4 or (len(sides) == 2 and sides[0] != 4):
-        raise ValueError(f"{_OP}: edge_logits must be (P, 4 * bins) or (P, 4, bins), got {tuple(edge_logits.shape)}")
-    bins = sides.numel() // 4
-    _check.num_bins(_OP, "bins (the channels of edge_logits / 4)", bins)
-    _check.companion(_OP, "anchor_points", anchor_points, edge_logits, (*rows, 2), "(P, 2)")
-    _check.companion(_OP, "target_boxes", target_boxes, edge_logits, (*rows, 4), "(P, 4)")
-    if weight is not None:
-        _check.companion(_OP, "weight", weight, edge_logits, rows, "(P,)")
-    if isinstance(stride, Tensor):
-        _check.companion(_OP, "stride", stride, edge_logits, rows, "(P,)")
-    else:
-        _check.number(_OP, "stride", stride, math.ulp(0.0))
-    _check.choice(_OP, "iou_kind", iou_kind, tuple(KINDS))
-    _check.number(_OP, "eps", eps, 0)
-    _check.number(_OP, "target_margin", target_margin, 0, bins - 1)
-    _reduce.check(_OP, reduction, avg_factor, edge_logits)
-
+    _checked(
+        edge_logits, anchor_points, target_boxes, weight, stride, iou_kind, eps, target_margin, reduction, avg_factor
+    )
     kernels = kernels_for(_OP, edge_logits, native)
     if kernels is not None:
         flat = edge_logits.flatten(1) if edge_logits.ndim == 3 else edge_logits
@@ -105,3 +89,39 @@ def distribution_box_loss(
         reduction=reduction,
         avg_factor=avg_factor,
     )
+
+
+def _check_arguments(
+    edge_logits: Any,
+    anchor_points: Any,
+    target_boxes: Any,
+    weight: Any,
+    stride: Any,
+    iou_kind: Any,
+    eps: Any,
+    target_margin: Any,
+    reduction: Any,
+    avg_factor: Any,
+) -> None:
+    _check.floating(_OP, "edge_logits", edge_logits)
+    rows = edge_logits.shape[:1]
+    sides = edge_logits.shape[1:]
+    if len(sides) not in (1, 2) or sides.numel() % 4 or (len(sides) == 2 and sides[0] != 4):
+        raise ValueError(f"{_OP}: edge_logits must be (P, 4 * bins) or (P, 4, bins), got {tuple(edge_logits.shape)}")
+    bins = sides.numel() // 4
+    _check.num_bins(_OP, "bins (the channels of edge_logits / 4)", bins)
+    _check.companion(_OP, "anchor_points", anchor_points, edge_logits, (*rows, 2), "(P, 2)")
+    _check.companion(_OP, "target_boxes", target_boxes, edge_logits, (*rows, 4), "(P, 4)")
+    if weight is not None:
+        _check.companion(_OP, "weight", weight, edge_logits, rows, "(P,)")
+    if isinstance(stride, Tensor):
+        _check.companion(_OP, "stride", stride, edge_logits, rows, "(P,)")
+    else:
+        _check.number(_OP, "stride", stride, math.ulp(0.0))
+    _check.choice(_OP, "iou_kind", iou_kind, tuple(KINDS))
+    _check.number(_OP, "eps", eps, 0)
+    _check.number(_OP, "target_margin", target_margin, 0, bins - 1)
+    _check.reduction(_OP, reduction, avg_factor, edge_logits)
+
+
+_checked = _check.Checked(_check_arguments)

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ..._reduce import reduce_loss
 from .._formulas import widen
+from ..box_iou.reference import box_iou
 from ..distribution_focal_loss.reference import distribution_focal_loss
 from ..integral.reference import integral
-from ..iou_loss.reference import box_iou, iou_loss
+from ..iou_loss.reference import iou_loss
 
 
 class DistributionBoxLosses(NamedTuple):

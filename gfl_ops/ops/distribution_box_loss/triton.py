@@ -8,12 +8,13 @@ vectors, one a side, and what comes of them is joined into a tile of edges again
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._reduce import ROWS, Reduction
+from ..._arguments import ROWS
 from .. import _triton
 from .._triton import effective_scale, number
 from .._triton_math.distribution_box_loss import distribution_box, distribution_box_gradient, target_distance
@@ -84,10 +85,10 @@ def _store_gradient(
 
 @triton.jit(do_not_specialize=["scale", "rows", "tiles", "stride", "most", "eps", "grad_loss_row"])
 def distribution_box_loss_kernel(
-    iou_losses, dfl_losses, partials, avg_factor, scale, rows, tiles,
-    edge_logits, anchor_points, target_boxes, strides, weight, boxes, quality, grad_iou, grad_dfl, grad,
+    loss_iou, loss_dfl, partials, avg_factor, scale, rows, tiles,
+    logits, anchor_points, target_boxes, strides, weight, boxes, quality, grad_iou, grad_dfl, grad,
     stride, most, eps, logits_row, logits_channel, grad_row, grad_channel, grad_loss_row,
-    KIND: tl.constexpr, BINS: tl.constexpr, UNROLL: tl.constexpr, BLOCK_BINS: tl.constexpr,
+    IOU_KIND: tl.constexpr, BINS: tl.constexpr, UNROLL: tl.constexpr, BLOCK_BINS: tl.constexpr,
     BLOCK: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     scale = effective_scale(scale, avg_factor, DTYPE)
@@ -107,9 +108,9 @@ def distribution_box_loss_kernel(
         edge_pixels = _pixels(strides, stride, edge_row, edge_there, DTYPE)
         point = in_strides(anchor_points + 2 * edge_row + side % 2, edge_pixels, edge_there)
         border = in_strides(target_boxes + 4 * edge_row + side, edge_pixels, edge_there)
-        x = edge_logits + edge_row * logits_row + side * (BINS * logits_channel)
+        x = logits + edge_row * logits_row + side * (BINS * logits_channel)
         edges, box, slopes = box_of_edges(
-            x, logits_channel, edge_there, side, point, border, most, eps, KIND, BINS, UNROLL, DTYPE
+            x, logits_channel, edge_there, side, point, border, most, eps, IOU_KIND, BINS, UNROLL, DTYPE
         )
         if grad is None:
             loss, overlap, decoded = box
@@ -122,9 +123,9 @@ def distribution_box_loss_kernel(
             decoded = (decoded[0] * pixels, decoded[1] * pixels, decoded[2] * pixels, decoded[3] * pixels)
             store_boxes(boxes, row, 4, 1, there, decoded, True)
             tl.store(quality + row, overlap, mask=there)
-            if iou_losses is not None:
-                tl.store(iou_losses + row, loss * scale, mask=there)
-                tl.store(dfl_losses + row, dfl_loss * scale, mask=there)
+            if loss_iou is not None:
+                tl.store(loss_iou + row, loss * scale, mask=there)
+                tl.store(loss_dfl + row, dfl_loss * scale, mask=there)
             total_iou += tl.where(there, loss, 0.0).to(tl.float64)
             total_dfl += tl.where(there, dfl_loss, 0.0).to(tl.float64)
         else:
@@ -144,57 +145,35 @@ def distribution_box_loss_kernel(
 
 
 def _run(
-    grad_losses: tuple[Tensor, Tensor] | None,
-    outputs: tuple[Tensor | None, ...],
-    grad: Tensor | None,
-    edge_logits: Tensor,
-    kind: int,
-    scale: float,
-    count: int,
-    avg_factor: Tensor | None,
-    anchor_points: Tensor,
-    target_boxes: Tensor,
-    strides: Tensor | None,
-    weight: Tensor | None,
-    stride: float,
-    target_margin: float,
-    iou_kind: int,
-    eps: float,
+    grad_losses: tuple[Tensor, Tensor] | None, outputs: native.Outputs | None, grad: Tensor | None, *args: Any
 ) -> None:
-    rows, channels = edge_logits.shape
+    a = native.DistributionBoxLoss(*args)
+    rows, channels = a.logits.shape
     bins = channels // 4
-    iou_loss, dfl_loss, boxes, quality = outputs
-    grad_iou, grad_dfl = grad_losses if grad_losses is not None else (None, None)
+    loss_iou, loss_dfl, boxes, quality = outputs or (None, None, None, None)
+    grad_iou, grad_dfl = grad_losses or (None, None)
+    logits_row, logits_channel = a.logits.stride()
+    grad_row, grad_channel = (a.logits if grad is None else grad).stride()
     _triton.launch_loss(
         distribution_box_loss_kernel,
-        edge_logits,
-        (iou_loss, dfl_loss),
-        Reduction(kind, scale, count, avg_factor),
+        a,
+        {"loss_iou": loss_iou, "loss_dfl": loss_dfl},
         rows,
         _ROWS,
-        edge_logits,
-        anchor_points,
-        target_boxes,
-        strides,
-        weight,
-        boxes,
-        quality,
-        grad_iou,
-        grad_dfl,
-        grad,
-        _triton.bits(stride),
-        _triton.bits(bins - 1 - target_margin),
-        _triton.bits(eps),
-        *edge_logits.stride(),
-        *(edge_logits if grad is None else grad).stride(),
-        1 if kind == ROWS else 0,
-        KIND=iou_kind,
+        boxes=boxes,
+        quality=quality,
+        grad_iou=grad_iou,
+        grad_dfl=grad_dfl,
+        grad=grad,
+        most=_triton.bits(bins - 1 - a.target_margin),
+        logits_row=logits_row,
+        logits_channel=logits_channel,
+        grad_row=grad_row,
+        grad_channel=grad_channel,
+        grad_loss_row=1 if a.mode == ROWS else 0,
         **_triton.bins_constants(bins),
         BLOCK=_ROWS,
-        DTYPE=_triton.compute_type(edge_logits),
     )
 
 
-_losses = native.fused_loss(*native.register_ops("triton_distribution_box_loss", _run))
-
-distribution_box_loss = functools.partial(native.distribution_box_loss, fused=_losses)
+distribution_box_loss = functools.partial(native.distribution_box_loss, loss=native.DistributionBoxOp("triton_", _run))

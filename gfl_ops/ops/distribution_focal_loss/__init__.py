@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ... import _check, _reduce
@@ -48,6 +50,36 @@ def distribution_focal_loss(
         >>> pred = torch.randn(512, 17, requires_grad=True)
         >>> distribution_focal_loss(pred, torch.rand(512) * 15.9).backward()
     """
+    _checked(pred, target, weight, first_bin, bin_values, left_weight, right_weight, reduction, avg_factor)
+    options = (first_bin, bin_values, left_weight, right_weight)
+    kernels = kernels_for(_OP, pred, native)
+    if kernels is not None:
+        return kernels.distribution_focal_loss(pred, target, weight, reduction, avg_factor, *options, _loss_weight)
+    loss = reference.distribution_focal_loss(
+        pred,
+        target,
+        weight,
+        reduction,
+        avg_factor,
+        first_bin=first_bin,
+        bin_values=bin_values,
+        left_weight=left_weight,
+        right_weight=right_weight,
+    )
+    return _reduce.weighted(loss, _loss_weight)
+
+
+def _check_arguments(
+    pred: Any,
+    target: Any,
+    weight: Any,
+    first_bin: Any,
+    bin_values: Any,
+    left_weight: Any,
+    right_weight: Any,
+    reduction: Any,
+    avg_factor: Any,
+) -> None:
     _check.floating(_OP, "pred", pred)
     if pred.ndim < 1:
         raise ValueError(f"{_OP}: pred must be (..., bins), got {tuple(pred.shape)}")
@@ -65,21 +97,7 @@ def distribution_focal_loss(
     if bin_values is not None:
         _check.companion(_OP, "bin_values", bin_values, pred, (bins,), "(bins,)")
     _check.number(_OP, "first_bin", first_bin, -1e9, 1e9)
-    _reduce.check(_OP, reduction, avg_factor, pred)
+    _check.reduction(_OP, reduction, avg_factor, pred)
 
-    options = (first_bin, bin_values, left_weight, right_weight)
-    kernels = kernels_for(_OP, pred, native)
-    if kernels is not None:
-        return kernels.distribution_focal_loss(pred, target, weight, reduction, avg_factor, *options, _loss_weight)
-    loss = reference.distribution_focal_loss(
-        pred,
-        target,
-        weight,
-        reduction,
-        avg_factor,
-        first_bin=first_bin,
-        bin_values=bin_values,
-        left_weight=left_weight,
-        right_weight=right_weight,
-    )
-    return _reduce.weighted(loss, _loss_weight)
+
+_checked = _check.Checked(_check_arguments)

@@ -2,62 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor
 
-from ... import _autograd, _native
-from ..._reduce import for_core, for_kernel
-from .._class_loss import kernel_vector
+from ... import _arguments
+from ..._op import LossOp, NativeLoss, RawLoss, Size
 
-ARGUMENTS = (
-    "Tensor pred, int kind, float scale, SymInt count, Tensor? avg_factor, Tensor target, Tensor? weight, "
-    "Tensor? bin_values, Tensor? left_weight, Tensor? right_weight, float first_bin"
+
+class DistributionFocalLoss(NamedTuple):
+    """gfl_distribution_focal_loss in csrc/gfl.h"""
+
+    logits: Tensor
+    mode: int
+    scale: float
+    divisor: Size
+    avg_factor: Tensor | None
+    target: Tensor
+    weight: Tensor | None
+    bin_values: Tensor | None
+    left_weight: Tensor | None
+    right_weight: Tensor | None
+    first_bin: float
+
+
+_RAW = RawLoss(
+    "distribution_focal_loss",
+    DistributionFocalLoss,
+    NativeLoss("distribution_focal_loss", DistributionFocalLoss, "rows", "bins"),
 )
-
-
-def _run(
-    grad_loss: Tensor | None,
-    loss: Tensor | None,
-    grad: Tensor | None,
-    pred: Tensor,
-    kind: int,
-    scale: float,
-    count: int,
-    avg_factor: Tensor | None,
-    target: Tensor,
-    weight: Tensor | None,
-    bin_values: Tensor | None,
-    left_weight: Tensor | None,
-    right_weight: Tensor | None,
-    first_bin: float,
-) -> None:
-    core, device = _native.core_for(pred)
-    rows, bins = pred.shape
-    workspace = _native.workspace(core, device, rows, bins, pred) if loss is not None else None
-    core.distribution_focal_loss(
-        grad_loss is not None,
-        device,
-        rows,
-        bins,
-        _native.bins_of_rows(pred),
-        _native.address(target),
-        _native.address(bin_values),
-        first_bin,
-        _native.address(left_weight),
-        _native.address(right_weight),
-        _native.address(weight),
-        _native.flat(grad_loss),
-        for_core(kind, scale, count, avg_factor),
-        _native.address(loss),
-        None if grad is None else _native.bins_of_rows(grad),
-        _native.address(workspace),
-    )
-
-
-_loss = _autograd.fused_loss(
-    "distribution_focal_loss", _autograd.register_loss("distribution_focal_loss", ARGUMENTS, _run)
-)
+_LOSS = LossOp("distribution_focal_loss", _RAW)
 
 
 def distribution_focal_loss(
@@ -71,14 +45,19 @@ def distribution_focal_loss(
     left_weight: Tensor | None,
     right_weight: Tensor | None,
     loss_weight: float,
-    fused: Callable[..., Tensor] = _loss,
+    loss: LossOp = _LOSS,
 ) -> Tensor:
-    rows = target.numel()
-    how = for_kernel(reduction, avg_factor, pred, rows, loss_weight)
-    vectors = [
-        None if vector is None else kernel_vector(vector.reshape(-1), pred)
-        for vector in (target, weight, bin_values, left_weight, right_weight)
-    ]
-    flat = pred if pred.ndim == 2 else pred.reshape(rows, pred.shape[-1])
-    loss = fused(flat, *how, *vectors, float(first_bin))
-    return loss.reshape(target.shape) if reduction == "none" else loss
+    reduced = _arguments.reduction(reduction, avg_factor, pred, target.numel(), loss_weight)
+    vectors: list[Tensor | None]
+    if pred.ndim == 2:
+        rows = pred
+        vectors = [target, weight, bin_values, left_weight, right_weight]
+    else:
+        rows = pred.reshape(target.numel(), pred.shape[-1])
+        vectors = [_flat(target), _flat(weight), bin_values, _flat(left_weight), _flat(right_weight)]
+    result = loss((rows,), *reduced, *[_arguments.vector(x, pred) for x in vectors], float(first_bin))
+    return result.reshape(target.shape) if reduction == "none" else result
+
+
+def _flat(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.reshape(-1)

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ... import _autograd
-from ..._reduce import Reduction
+from ..._op import LossOp, RawLoss
 from .. import _triton
 from .._triton import effective_scale, number
 from .._triton_math.distribution_focal_loss import (
@@ -30,8 +30,8 @@ _ROWS = 128
 @triton.jit(do_not_specialize=["scale", "first_bin", "rows", "tiles", "grad_loss_row"])
 def distribution_focal_loss_kernel(
     losses, partials, avg_factor, scale, rows, tiles,
-    pred, target, bin_values, left_weight, right_weight, weight, grad_loss, grad, first_bin,
-    pred_row, pred_bin, grad_row, grad_bin, grad_loss_row,
+    logits, target, bin_values, left_weight, right_weight, weight, grad_loss, grad, first_bin,
+    logits_row, logits_bin, grad_row, grad_bin, grad_loss_row,
     BINS: tl.constexpr, UNROLL: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_BINS: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     scale = effective_scale(scale, avg_factor, DTYPE)
@@ -48,8 +48,8 @@ def distribution_focal_loss_kernel(
         if left_weight is not None:
             left = tl.load(left_weight + row, mask=there, other=0.0)
             near = dfl_reweighted(near, left, tl.load(right_weight + row, mask=there, other=0.0))
-        x = pred + row * pred_row
-        loss, most, inverse_sum, _ = dfl_forward(x, pred_bin, there, near, BINS, UNROLL, DTYPE)
+        x = logits + row * logits_row
+        loss, most, inverse_sum, _ = dfl_forward(x, logits_bin, there, near, BINS, UNROLL, DTYPE)
         upstream = tl.zeros_like(loss) + scale
         if weight is not None:
             row_weight = tl.load(weight + row, mask=there, other=0.0)
@@ -66,8 +66,8 @@ def distribution_focal_loss_kernel(
             for start in range(0, BINS, BLOCK_BINS):
                 k = (start + tl.arange(0, BLOCK_BINS))[None, :]
                 inside = there[:, None] & (k < BINS)
-                logits = tl.load(x[:, None] + k * pred_bin, mask=inside, other=0.0).to(DTYPE)
-                e = exponential(shifted_logit(logits, most[:, None]))
+                z = tl.load(x[:, None] + k * logits_bin, mask=inside, other=0.0).to(DTYPE)
+                e = exponential(shifted_logit(z, most[:, None]))
                 slope = dfl_gradient(e, k, near, inverse_sum[:, None], upstream[:, None])
                 to = grad + (row * grad_row)[:, None] + k * grad_bin
                 tl.store(to, slope.to(grad.dtype.element_ty), mask=inside)
@@ -75,49 +75,31 @@ def distribution_focal_loss_kernel(
         tl.store(partials + tl.program_id(0), tl.sum(total))
 
 
-def _run(
-    grad_loss: Tensor | None,
-    loss: Tensor | None,
-    grad: Tensor | None,
-    pred: Tensor,
-    kind: int,
-    scale: float,
-    count: int,
-    avg_factor: Tensor | None,
-    target: Tensor,
-    weight: Tensor | None,
-    bin_values: Tensor | None,
-    left_weight: Tensor | None,
-    right_weight: Tensor | None,
-    first_bin: float,
-) -> None:
-    rows, bins = pred.shape
+def _run(grad_loss: Tensor | None, loss: Tensor | None, grad: Tensor | None, *args: Any) -> None:
+    a = native.DistributionFocalLoss(*args)
+    rows, bins = a.logits.shape
+    logits_row, logits_bin = a.logits.stride()
+    grad_row, grad_bin = (a.logits if grad is None else grad).stride()
     _triton.launch_loss(
         distribution_focal_loss_kernel,
-        pred,
-        (loss,),
-        Reduction(kind, scale, count, avg_factor),
+        a,
+        {"losses": loss},
         rows,
         _ROWS,
-        pred,
-        target,
-        bin_values,
-        left_weight,
-        right_weight,
-        weight,
-        grad_loss,
-        grad,
-        _triton.bits(first_bin),
-        *pred.stride(),
-        *(pred if grad is None else grad).stride(),
-        _triton.vector_stride(grad_loss),
+        grad_loss=grad_loss,
+        grad=grad,
+        logits_row=logits_row,
+        logits_bin=logits_bin,
+        grad_row=grad_row,
+        grad_bin=grad_bin,
+        grad_loss_row=_triton.vector_stride(grad_loss),
         BLOCK_ROWS=_ROWS,
         **_triton.bins_constants(bins),
-        DTYPE=_triton.compute_type(pred),
     )
 
 
-_OPS = _autograd.register_loss("triton_distribution_focal_loss", native.ARGUMENTS, _run, _triton.scale_in_place)
-_loss = _autograd.fused_loss("distribution_focal_loss", _OPS)
+_RAW = RawLoss("triton_distribution_focal_loss", native.DistributionFocalLoss, _run, _triton.scale_gradient)
 
-distribution_focal_loss = functools.partial(native.distribution_focal_loss, fused=_loss)
+distribution_focal_loss = functools.partial(
+    native.distribution_focal_loss, loss=LossOp("distribution_focal_loss", _RAW)
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ... import _check, _reduce
+from ... import _check
 from ..._dispatch import kernels_for
 from ..._native import compute_dtype
 from . import native, reference
@@ -67,7 +67,7 @@ def generalized_focal_loss(
     )
     if weight is not None:
         weight = _like("weight", weight, p_left)
-    _reduce.check(_OP, reduction, avg_factor, p_left)
+    _check.reduction(_OP, reduction, avg_factor, p_left)
 
     kernels = kernels_for(_OP, p_left, native)
     if kernels is not None:

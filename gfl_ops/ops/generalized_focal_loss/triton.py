@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._reduce import Reduction
 from .. import _triton
 from .._triton import effective_scale, number
 from .._triton_math.generalized_focal_loss import generalized_focal_term
@@ -53,9 +53,9 @@ def _tile(
     return loss
 
 
-@triton.jit(do_not_specialize=["scale", "beta", "size", "tiles", "grad_loss_step"])
+@triton.jit(do_not_specialize=["scale", "beta", "rows", "tiles", "grad_loss_step"])
 def generalized_focal_loss_kernel(
-    losses, partials, avg_factor, scale, size, tiles,
+    losses, partials, avg_factor, scale, rows, tiles,
     p_left, p_right, y, y_left, y_right, weight, grad_loss, grad_left, grad_right, beta,
     y_step, y_left_step, y_right_step, weight_step, grad_loss_step,
     SQUARE: tl.constexpr, BLOCK: tl.constexpr, DTYPE: tl.constexpr,
@@ -66,7 +66,7 @@ def generalized_focal_loss_kernel(
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
         start = tl.cast(tile, tl.int64) * BLOCK
         i = start + tl.arange(0, BLOCK)
-        if start + BLOCK <= size:  # no mask, so that accesses are wide whatever the size
+        if start + BLOCK <= rows:  # no mask, so that accesses are wide whatever the size
             loss = _tile(
                 p_left, p_right, y, y_left, y_right, weight, grad_loss, losses, grad_left, grad_right,
                 i, None, scale, beta, y_step, y_left_step, y_right_step, weight_step, grad_loss_step, SQUARE, DTYPE,
@@ -74,52 +74,31 @@ def generalized_focal_loss_kernel(
         else:
             loss = _tile(
                 p_left, p_right, y, y_left, y_right, weight, grad_loss, losses, grad_left, grad_right,
-                i, i < size, scale, beta, y_step, y_left_step, y_right_step, weight_step, grad_loss_step, SQUARE, DTYPE,
+                i, i < rows, scale, beta, y_step, y_left_step, y_right_step, weight_step, grad_loss_step, SQUARE, DTYPE,
             )  # fmt: skip
-        total += tl.where(i < size, loss, 0.0).to(tl.float64)
+        total += tl.where(i < rows, loss, 0.0).to(tl.float64)
     if partials is not None:
         tl.store(partials + tl.program_id(0), tl.sum(total))
 
 
-def _run(
-    grad_loss: Tensor | None,
-    loss: Tensor | None,
-    grads: tuple[Tensor | None, Tensor | None],
-    p_left: Tensor,
-    p_right: Tensor,
-    kind: int,
-    scale: float,
-    count: int,
-    avg_factor: Tensor | None,
-    y: Tensor,
-    y_left: Tensor,
-    y_right: Tensor,
-    weight: Tensor | None,
-    beta: float,
-) -> None:
+def _run(grad_loss: Tensor | None, loss: Tensor | None, grads: tuple[Any, Any], *args: Any) -> None:
+    a = native.GeneralizedFocalLoss(*args)
+    vectors = {"y": a.y, "y_left": a.y_left, "y_right": a.y_right, "weight": a.weight, "grad_loss": grad_loss}
     _triton.launch_loss(
         generalized_focal_loss_kernel,
-        p_left,
-        (loss,),
-        Reduction(kind, scale, count, avg_factor),
-        p_left.numel(),
+        a,
+        {"losses": loss},
+        a.p_left.numel(),
         _BLOCK,
-        p_left,
-        p_right,
-        y,
-        y_left,
-        y_right,
-        weight,
-        grad_loss,
-        *grads,
-        _triton.bits(beta),
-        *(_triton.vector_stride(vector) for vector in (y, y_left, y_right, weight, grad_loss)),
-        SQUARE=beta == 2.0,
+        grad_loss=grad_loss,
+        grad_left=grads[0],
+        grad_right=grads[1],
+        **{f"{name}_step": _triton.vector_stride(vector) for name, vector in vectors.items()},
+        SQUARE=a.beta == 2.0,
         BLOCK=_BLOCK,
-        DTYPE=_triton.compute_type(p_left),
     )
 
 
-_loss = native.fused_loss(*native.register_ops("triton_generalized_focal_loss", _run))
+_LOSS = native.GeneralizedFocalOp("triton_", _run)
 
-generalized_focal_loss = functools.partial(native.generalized_focal_loss, fused=_loss)
+generalized_focal_loss = functools.partial(native.generalized_focal_loss, loss=_LOSS)

@@ -8,159 +8,164 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ... import _autograd, _native
-from ..._library import register
+from ... import _native
+from ..._native import backed_by_huge_pages, compute_dtype
+from ..._op import DifferentiableOp, Op, arguments_of
 from ..._reduce import FLOAT32_EPS
 from .._class_loss import QUALITY_FOCAL
+from .._multilevel_class_loss import MultilevelLossOp, RawMultilevelLoss
 from ..iou_loss.native import KINDS
 from .types import Losses, Options, PaddedTargets
 
 _OP = "gfl_loss"
-_ASSIGN_ARGUMENTS = (
-    "Tensor[] cls_scores, Tensor gt_boxes, Tensor gt_labels, Tensor? gt_counts, Tensor? valid_shapes, float[] strides, "
-    "int topk, float anchor_scale, float center_offset"
-)
-_BOX_ARGUMENTS = (
-    "Tensor[] bbox_preds, Tensor gts, Tensor weights, Tensor gt_boxes, float[] strides, float center_offset, "
-    "int iou_kind, float eps, float target_margin"
-)
-
 Assigned = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 BoxGradient = tuple[Tensor | None, Tensor | None, float, float, Tensor, Sequence[Tensor]]
+
+
+class Assign(NamedTuple):
+    cls_scores: list[Tensor]
+    gt_boxes: Tensor
+    gt_labels: Tensor
+    gt_counts: Tensor | None
+    valid_shapes: Tensor | None
+    strides: list[float]
+    topk: int
+    anchor_scale: float
+    center_offset: float
+
+
+class PositiveBoxes(NamedTuple):
+    """Names as in gfl_positive_boxes in csrc/gfl.h"""
+
+    edges: list[Tensor]
+    assigned_gt: Tensor
+    weights: Tensor
+    gt_boxes: Tensor
+    strides: list[float]
+    center_offset: float
+    iou_kind: int
+    eps: float
+    target_margin: float
+
+
+class BoxLosses(NamedTuple):
+    """gfl_box_losses in csrc/gfl.h"""
+
+    sums: Tensor
+    normalisers: Tensor
+    num_pos: Tensor
+    scale_iou: float
+    scale_dfl: float
 
 
 class Kernels(NamedTuple):
     """What a backend has for the loss. All but the last write into outputs that they are given."""
 
-    # (outputs, cls_scores, gt_boxes, ...): (B, A) gts and their labels, (B, A) weights of the positives, the two
-    # normalisers, the number of positives
+    # (outputs, *Assign): (B, A) assigned gts, their labels and the weights of the positives; the two normalisers; the
+    # number of positives
     assign: Callable[..., None]
-    # (outputs, gradient, bbox_preds, gts, ...): (B, A) quality of the positives and the three sums that box_losses
-    # takes; or, where those are None, from (grad_iou, grad_dfl, their scales, normalisers, ...) the maps' gradients
+    # (outputs, gradient, *PositiveBoxes): (B, A) quality of the positives and the three sums that box_losses takes; or,
+    # where those are None, from (grad_iou, grad_dfl, their scales, normalisers, ...) the maps' gradients
     boxes: Callable[..., None]
-    # (outputs, sums, normalisers, num_pos, scales): loss_bbox, loss_dfl, mean quality
+    # (outputs, *BoxLosses): loss_bbox, loss_dfl, mean quality
     box_losses: Callable[..., None]
-    multilevel_class_loss: Callable[..., Tensor]
+    class_loss: RawMultilevelLoss
 
 
-class _Ops(NamedTuple):
-    assign: Callable[..., Assigned]
-    boxes: Callable[..., tuple[Tensor, Tensor]]
-    boxes_backward: Callable[..., list[Tensor]]
-    box_losses: Callable[..., tuple[Tensor, Tensor, Tensor]]
+class RawOps:
+    """The raw ops of one backend."""
 
+    def __init__(self, prefix: str, kernels: Kernels) -> None:
+        self.kernels = kernels
+        boxes = arguments_of(PositiveBoxes)
+        grads = {"grad_iou": Tensor | None, "grad_dfl": Tensor | None, "scale_iou": float, "scale_dfl": float}
+        grads["normalisers"] = Tensor
+        five, three = f"({', '.join(['Tensor'] * 5)})", "(Tensor, Tensor, Tensor)"
+        self.assign = Op(f"{prefix}gfl_assign", arguments_of(Assign), five, self._assign, self._assigned_like)
+        self.boxes = Op(
+            f"{prefix}positive_boxes_forward", boxes, "(Tensor, Tensor)", self._boxes, self._boxes_outputs_like
+        )
+        self.boxes_backward = Op(
+            f"{prefix}positive_boxes_backward", grads | boxes, "Tensor[]", self._boxes_backward, self._gradients_like
+        )
+        self.box_losses = Op(
+            f"{prefix}box_losses", arguments_of(BoxLosses), three, self._box_losses, self._box_losses_like
+        )
 
-def _register(prefix: str, kernels: Kernels) -> _Ops:
-    """gfl_ops::<prefix>gfl_assign and so on."""
-
-    def assign_fake(cls_scores: Sequence[Tensor], *args: object) -> Assigned:
+    def _assigned_like(self, cls_scores: Sequence[Tensor], *_: Any) -> Assigned:
         size = (cls_scores[0].shape[0], sum(x.shape[2] * x.shape[3] for x in cls_scores))
-        gts = cls_scores[0].new_empty(size, dtype=torch.int32)
-        weights = gts.new_empty(size, dtype=_native.compute_dtype(cls_scores[0]))
-        return gts, torch.empty_like(gts), weights, weights.new_empty(2), weights.new_empty(())
+        assigned_gt = cls_scores[0].new_empty(size, dtype=torch.int32)
+        weights = assigned_gt.new_empty(size, dtype=compute_dtype(cls_scores[0]))
+        return assigned_gt, torch.empty_like(assigned_gt), weights, weights.new_empty(2), weights.new_empty(())
 
-    def assign(cls_scores: Sequence[Tensor], *args: Any) -> Assigned:
-        outputs = assign_fake(cls_scores)
-        kernels.assign(outputs, cls_scores, *args)
+    def _assign(self, cls_scores: Sequence[Tensor], *args: Any) -> Assigned:
+        outputs = self._assigned_like(cls_scores)
+        self.kernels.assign(outputs, cls_scores, *args)
         return outputs
 
-    def boxes_fake(bbox_preds: Sequence[Tensor], gts: Tensor, weights: Tensor, *args: object) -> tuple[Tensor, Tensor]:
+    def _boxes_outputs_like(
+        self, edges: Sequence[Tensor], assigned_gt: Tensor, weights: Tensor, *_: Any
+    ) -> tuple[Tensor, Tensor]:
         return torch.empty_like(weights), weights.new_empty(3, dtype=torch.float64)
 
-    def boxes(bbox_preds: Sequence[Tensor], gts: Tensor, weights: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-        outputs = boxes_fake(bbox_preds, gts, weights)
-        kernels.boxes(outputs, None, bbox_preds, gts, weights, *args)
+    def _boxes(
+        self, edges: Sequence[Tensor], assigned_gt: Tensor, weights: Tensor, *args: Any
+    ) -> tuple[Tensor, Tensor]:
+        outputs = self._boxes_outputs_like(edges, assigned_gt, weights)
+        self.kernels.boxes(outputs, None, edges, assigned_gt, weights, *args)
         return outputs
 
-    def boxes_backward_fake(*args: Any) -> list[Tensor]:
+    def _gradients_like(self, *args: Any) -> list[Tensor]:
         return [torch.empty_like(x) for x in args[5]]
 
-    def boxes_backward(*args: Any) -> list[Tensor]:
-        grads = boxes_backward_fake(*args)
+    def _boxes_backward(self, *args: Any) -> list[Tensor]:
+        grads = self._gradients_like(*args)
         for grad in grads:
-            _native.expect_to_fill(grad)
-        kernels.boxes(None, (*args[:5], grads), *args[5:])
+            backed_by_huge_pages(grad)
+        self.kernels.boxes(None, (*args[:5], grads), *args[5:])
         return grads
 
-    def box_losses_fake(sums: Tensor, normalisers: Tensor, num_pos: Tensor, *scales: float) -> tuple[Tensor, ...]:
+    def _box_losses_like(self, sums: Tensor, normalisers: Tensor, num_pos: Tensor, *_: Any) -> tuple[Tensor, ...]:
         return torch.empty_like(num_pos), torch.empty_like(num_pos), torch.empty_like(num_pos)
 
-    def box_losses(sums: Tensor, normalisers: Tensor, num_pos: Tensor, *scales: float) -> tuple[Tensor, ...]:
-        outputs = box_losses_fake(sums, normalisers, num_pos)
-        kernels.box_losses(outputs, sums, normalisers, num_pos, *scales)
+    def _box_losses(self, sums: Tensor, normalisers: Tensor, num_pos: Tensor, *scales: float) -> tuple[Tensor, ...]:
+        outputs = self._box_losses_like(sums, normalisers, num_pos)
+        self.kernels.box_losses(outputs, sums, normalisers, num_pos, *scales)
         return outputs
 
-    return _Ops(
-        register(
-            f"{prefix}gfl_assign({_ASSIGN_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)", assign, assign_fake
-        ),
-        register(f"{prefix}gfl_boxes_forward({_BOX_ARGUMENTS}) -> (Tensor, Tensor)", boxes, boxes_fake),
-        register(
-            f"{prefix}gfl_boxes_backward(Tensor? grad_iou, Tensor? grad_dfl, float scale_iou, float scale_dfl, "
-            f"Tensor normalisers, {_BOX_ARGUMENTS}) -> Tensor[]",
-            boxes_backward,
-            boxes_backward_fake,
-        ),
-        register(
-            f"{prefix}gfl_box_losses(Tensor sums, Tensor normalisers, Tensor num_pos, float scale_iou, "
-            "float scale_dfl) -> (Tensor, Tensor, Tensor)",
-            box_losses,
-            box_losses_fake,
-        ),
-    )
+
+class BoxLossesOp(DifferentiableOp):
+    """(loss_bbox, loss_dfl, mean quality) = op(edges, *BoxLosses, *PositiveBoxes but edges).
+
+    The forward has its sums already; the backward works the positives out again, which are few.
+    """
+
+    materialize_grads = False  # zeros that nobody reads would be a launch
+
+    def __init__(self, raw: RawOps) -> None:
+        super().__init__(_OP, raw.box_losses, raw.boxes_backward, num_losses=2)
+
+    def compute(
+        self, forward: Callable[..., Any], inputs: Sequence[Tensor], others: Sequence[Any], keep: bool
+    ) -> tuple[Any, None]:
+        return forward(*others[: len(BoxLosses._fields)]), None
+
+    def gradients(self, grads: Sequence[Any], inputs: Sequence[Tensor], others: Sequence[Any]) -> Sequence[Tensor]:
+        _, normalisers, _, *scales = others[: len(BoxLosses._fields)]
+        boxes = others[len(BoxLosses._fields) :]
+        return self.raw_backward(*grads, *scales, normalisers, list(inputs), *boxes)
 
 
-def _fused_box_losses(ops: _Ops) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    class BoxLosses(torch.autograd.Function):
-        """The forward has its sums already; the backward works the positives out again, which are few."""
-
-        @staticmethod
-        def forward(
-            ctx: Any,
-            sums: Tensor,
-            normalisers: Tensor,
-            num_pos: Tensor,
-            scales: tuple[float, float],
-            gts: Tensor,
-            weights: Tensor,
-            gt_boxes: Tensor,
-            options: tuple[Any, ...],
-            *bbox_preds: Tensor,
-        ) -> tuple[Tensor, ...]:
-            ctx.scales, ctx.options = scales, options
-            ctx.save_for_backward(normalisers, gts, weights, gt_boxes, *bbox_preds)
-            outputs = ops.box_losses(sums, normalisers, num_pos, *scales)
-            ctx.mark_non_differentiable(outputs[2])
-            ctx.set_materialize_grads(False)  # zeros that nobody reads would be a launch
-            return outputs
-
-        @staticmethod
-        def backward(ctx: Any, grad_iou: Tensor | None, grad_dfl: Tensor | None, _: None) -> Any:
-            normalisers, gts, weights, gt_boxes, *bbox_preds = ctx.saved_tensors
-            if grad_iou is None and grad_dfl is None:
-                return (None,) * (8 + len(bbox_preds))
-            grads = ops.boxes_backward(
-                grad_iou, grad_dfl, *ctx.scales, normalisers, bbox_preds, gts, weights, gt_boxes, *ctx.options
-            )
-            return (None,) * 8 + tuple(_autograd.once(_OP, *grads))
-
-    def losses(
-        sums: Tensor, normalisers: Tensor, num_pos: Tensor, scales: tuple[float, float], *boxes: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        *_, bbox_preds = boxes
-        if _autograd.wants_gradient(*bbox_preds):
-            return BoxLosses.apply(sums, normalisers, num_pos, scales, *boxes[:-1], *bbox_preds)
-        return ops.box_losses(sums, normalisers, num_pos, *scales)
-
-    return losses
-
-
-def fused_loss(prefix: str, kernels: Kernels) -> Callable[..., Losses]:
+class FusedGFLLoss:
     """gfl_loss as the reference has it, on one backend."""
-    ops = _register(prefix, kernels)
-    box_losses = _fused_box_losses(ops)
 
-    def gfl_loss(
+    def __init__(self, prefix: str, kernels: Kernels) -> None:
+        self.raw = RawOps(prefix, kernels)
+        self.box_losses = BoxLossesOp(self.raw)
+        self.class_loss = MultilevelLossOp(_OP, kernels.class_loss)
+
+    def __call__(
+        self,
         cls_scores: Sequence[Tensor],
         bbox_preds: Sequence[Tensor],
         targets: PaddedTargets,
@@ -171,34 +176,30 @@ def fused_loss(prefix: str, kernels: Kernels) -> Callable[..., Losses]:
         cls_scores = [_native.as_map(x) for x in cls_scores]
         bbox_preds = [_native.as_map(x) for x in bbox_preds]
         strides = list(options.strides)
-        boxes = targets.boxes.contiguous()
-        how = (strides, options.center_offset, KINDS[options.iou_kind], options.eps, options.target_margin)
+        gt_boxes = targets.boxes.contiguous()
         with torch.no_grad():
-            gts, labels, weights, normalisers, num_pos = ops.assign(
+            assigned_gt, labels, weights, normalisers, num_pos = self.raw.assign(
                 cls_scores,
-                boxes,
+                gt_boxes,
                 targets.labels.long().contiguous(),
                 None if targets.counts is None else targets.counts.long().contiguous(),
-                None if valid_shapes is None else valid_shapes.to(boxes.dtype).contiguous(),
+                None if valid_shapes is None else valid_shapes.to(gt_boxes.dtype).contiguous(),
                 strides,
                 options.topk,
                 options.anchor_scale,
                 options.center_offset,
             )
             finish_mean = start_mean(normalisers)
-            boxes = boxes.to(weights.dtype)
-            quality, sums = ops.boxes(bbox_preds, gts, weights, boxes, *how)
+            box_options = strides, options.center_offset, KINDS[options.iou_kind], options.eps, options.target_margin
+            boxes = (assigned_gt, weights, gt_boxes.to(weights.dtype), *box_options)
+            quality, sums = self.raw.boxes(bbox_preds, *boxes)
             normalisers = finish_mean()
 
         cls_weight, bbox_weight, dfl_weight = options.loss_weights
         # The sum of the positives is a mean by 1, that of their sides' mean one by 4; each has its eps.
         scales = (bbox_weight / (1 + FLOAT32_EPS), dfl_weight * 4 / (4 + FLOAT32_EPS))
-        loss_bbox, loss_dfl, mean_quality = box_losses(
-            sums, normalisers, num_pos, scales, gts, weights, boxes, how, bbox_preds
-        )
-        loss_cls = kernels.multilevel_class_loss(
-            _OP, cls_scores, labels, quality, normalisers, cls_weight, QUALITY_FOCAL, options.beta
+        loss_bbox, loss_dfl, mean_quality = self.box_losses(bbox_preds, sums, normalisers, num_pos, *scales, *boxes)
+        loss_cls = self.class_loss(
+            cls_scores, labels, quality, normalisers, cls_weight, QUALITY_FOCAL, options.beta, 0.0
         )
         return Losses(loss_cls, loss_bbox, loss_dfl, num_pos, normalisers[0], mean_quality)
-
-    return gfl_loss

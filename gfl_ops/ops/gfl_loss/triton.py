@@ -8,7 +8,7 @@ positive reads nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import _triton
-from .._multilevel_class_loss_triton import multilevel_class_loss
+from .._multilevel_class_loss_triton import MULTILEVEL_CLASS_LOSS
 from .._triton import number
 from .._triton_maps import levels_of, map_strides, tile_of_map
 from .._triton_math.distribution_box_loss import distribution_box_gradient
@@ -25,7 +25,7 @@ from .._triton_math.gfl_loss import mean_quality, over_weight
 from .._triton_math.sigmoid import sigmoid_parts
 from .._triton_math.softmax import logit, shifted_logit
 from ..distribution_box_loss.triton import box_of_edges, in_strides, mean_of_sides
-from .fused import Assigned, BoxGradient, Kernels, fused_loss
+from .fused import Assign, Assigned, BoxGradient, BoxLosses, FusedGFLLoss, Kernels, PositiveBoxes
 from .reference import assigned_gts
 from .types import PaddedTargets
 
@@ -38,7 +38,7 @@ _MAP = ["tiles_each", "positions", "first", "anchors"]
 
 @triton.jit(do_not_specialize=[*_MAP, "num_gts"])
 def positive_weights_kernel(
-    scores, gts, gt_labels, labels, weights, num_gts, tiles_each, positions, first, anchors,
+    scores, assigned_gt, gt_labels, labels, weights, num_gts, tiles_each, positions, first, anchors,
     CLASSES: tl.constexpr, UNROLL: tl.constexpr, UNIT: tl.constexpr, POSITIONS_ADJOIN: tl.constexpr,
     BLOCK: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
@@ -48,7 +48,7 @@ def positive_weights_kernel(
     position = start + tl.arange(0, BLOCK)
     there = position < positions
     anchor = image * anchors + first + position
-    gt = tl.load(gts + anchor, mask=there, other=-1)
+    gt = tl.load(assigned_gt + anchor, mask=there, other=-1)
     positive = gt >= 0
     label = gt
     weight = tl.zeros([BLOCK], DTYPE)
@@ -108,7 +108,7 @@ _NUMBERS = ["scale_iou", "scale_dfl", "stride", "center_offset", "most", "eps"]
 @triton.jit(do_not_specialize=[*_MAP, *_NUMBERS, "num_gts", "width", "tiles", "first_program", "programs"])
 def positive_boxes_kernel(
     quality, partials, first_program, programs, grad_iou, grad_dfl, scale_iou, scale_dfl, normalisers, grad,
-    edge_logits, gts, weights, gt_boxes, stride, center_offset, most, eps,
+    edge_logits, assigned_gt, weights, gt_boxes, stride, center_offset, most, eps,
     num_gts, width, tiles, tiles_each, positions, first, anchors,
     KIND: tl.constexpr, BINS: tl.constexpr, UNROLL: tl.constexpr, UNIT: tl.constexpr, POSITIONS_ADJOIN: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, DTYPE: tl.constexpr,
@@ -131,11 +131,11 @@ def positive_boxes_kernel(
         there = position < positions
         image_anchor = image * anchors + first
         image_map = image * positions * (4 * BINS)
-        positive = tl.load(gts + image_anchor + position, mask=there, other=-1) >= 0
+        positive = tl.load(assigned_gt + image_anchor + position, mask=there, other=-1) >= 0
         if tl.max(positive.to(tl.int32), 0) > 0:
             edge_position = start + tl.arange(0, 4 * BLOCK) // 4
             edge_there = edge_position < positions
-            gt = tl.load(gts + image_anchor + edge_position, mask=edge_there, other=-1)
+            gt = tl.load(assigned_gt + image_anchor + edge_position, mask=edge_there, other=-1)
             edge_positive = gt >= 0
             border = in_strides(gt_boxes + 4 * (image * num_gts + gt) + side, stride, edge_positive)
             point = _points(edge_position, side, width, stride, center_offset)
@@ -179,33 +179,23 @@ def box_losses_kernel(
     tl.store(quality, mean_quality(tl.load(sums + 2), tl.load(num_pos), DTYPE))
 
 
-def _assign(
-    outputs: Assigned,
-    cls_scores: Sequence[Tensor],
-    gt_boxes: Tensor,
-    gt_labels: Tensor,
-    gt_counts: Tensor | None,
-    valid_shapes: Tensor | None,
-    strides: Sequence[float],
-    topk: int,
-    anchor_scale: float,
-    center_offset: float,
-) -> None:
-    gts, labels, weights, normalisers, num_pos = outputs
-    batch, classes = cls_scores[0].shape[:2]
-    gts.copy_(
+def _assign(outputs: Assigned, *args: Any) -> None:
+    a = Assign(*args)
+    assigned_gt, labels, weights, normalisers, num_pos = outputs
+    batch, classes = a.cls_scores[0].shape[:2]
+    assigned_gt.copy_(
         assigned_gts(
-            PaddedTargets(gt_boxes, gt_labels, gt_counts),
+            PaddedTargets(a.gt_boxes, a.gt_labels, a.gt_counts),
             classes,
-            [(x.shape[2], x.shape[3]) for x in cls_scores],
-            strides,
-            valid_shapes,
-            topk=topk,
-            anchor_scale=anchor_scale,
-            center_offset=center_offset,
+            [(x.shape[2], x.shape[3]) for x in a.cls_scores],
+            a.strides,
+            a.valid_shapes,
+            topk=a.topk,
+            anchor_scale=a.anchor_scale,
+            center_offset=a.center_offset,
         )
     )
-    for level in levels_of(cls_scores):
+    for level in levels_of(a.cls_scores):
         tiles = level.tiles_each(_ROWS)
         if batch * tiles == 0:
             continue
@@ -214,11 +204,11 @@ def _assign(
             batch * tiles,
             weights,
             level.map,
-            gts,
-            gt_labels,
+            assigned_gt,
+            a.gt_labels,
             labels,
             weights,
-            gt_labels.shape[1],
+            a.gt_labels.shape[1],
             tiles,
             *level.sizes(),
             CLASSES=classes,
@@ -227,37 +217,26 @@ def _assign(
             BLOCK=_ROWS,
             DTYPE=_triton.compute_type(weights),
         )
-    positives = (gts >= 0).sum(1)
+    positives = (assigned_gt >= 0).sum(1)
     normalisers[0] = positives.clamp(min=1).sum()
     normalisers[1] = weights.sum(dtype=torch.float64)
     num_pos.copy_(positives.sum())
 
 
-def _boxes(
-    outputs: tuple[Tensor, Tensor] | None,
-    gradient: BoxGradient | None,
-    bbox_preds: Sequence[Tensor],
-    gts: Tensor,
-    weights: Tensor,
-    gt_boxes: Tensor,
-    strides: Sequence[float],
-    center_offset: float,
-    iou_kind: int,
-    eps: float,
-    target_margin: float,
-) -> None:
-    batch, channels = bbox_preds[0].shape[:2]
+def _boxes(outputs: tuple[Tensor, Tensor] | None, gradient: BoxGradient | None, *args: Any) -> None:
+    a = PositiveBoxes(*args)
+    batch, channels = a.edges[0].shape[:2]
     quality, sums = outputs if outputs is not None else (None, None)
     grad_iou, grad_dfl, scale_iou, scale_dfl, normalisers, grads = gradient or (None, None, 0.0, 0.0, None, ())
-    levels = list(levels_of(bbox_preds))
+    levels = list(levels_of(a.edges))
     tiles = [batch * level.tiles_each(_EDGE_ROWS) for level in levels]
-    programs = [_triton.programs_for(number_of_tiles, weights) for number_of_tiles in tiles]
+    programs = [_triton.programs_for(number_of_tiles, a.weights) for number_of_tiles in tiles]
     partials = None if sums is None else sums.new_empty(_SUMS, sum(programs))
     for i, level in enumerate(levels):
         _triton.launch(
             positive_boxes_kernel,
             programs[i],
-            weights,
+            a.weights,
             quality,
             partials,
             sum(programs[:i]),
@@ -269,41 +248,36 @@ def _boxes(
             normalisers,
             grads[i] if grads else None,
             level.map,
-            gts,
-            weights,
-            gt_boxes,
-            _triton.bits(strides[i]),
-            _triton.bits(center_offset),
-            _triton.bits(channels // 4 - 1 - target_margin),
-            _triton.bits(eps),
-            gt_boxes.shape[1],
+            a.assigned_gt,
+            a.weights,
+            a.gt_boxes,
+            _triton.bits(a.strides[i]),
+            _triton.bits(a.center_offset),
+            _triton.bits(channels // 4 - 1 - a.target_margin),
+            _triton.bits(a.eps),
+            a.gt_boxes.shape[1],
             level.map.shape[3],
             tiles[i],
             level.tiles_each(_EDGE_ROWS),
             *level.sizes(),
-            KIND=iou_kind,
+            KIND=a.iou_kind,
             BINS=channels // 4,
             UNROLL=8,
             **level.constants(),
             BLOCK=_EDGE_ROWS,
             BLOCK_CHANNELS=_CLEARED_CHANNELS,
-            DTYPE=_triton.compute_type(weights),
+            DTYPE=_triton.compute_type(a.weights),
         )
     if partials is not None:
         torch.sum(partials, 1, out=sums)
 
 
-def _box_losses(
-    outputs: tuple[Tensor, Tensor, Tensor],
-    sums: Tensor,
-    normalisers: Tensor,
-    num_pos: Tensor,
-    scale_iou: float,
-    scale_dfl: float,
-) -> None:
-    scales = _triton.bits(scale_iou), _triton.bits(scale_dfl)
-    dtype = _triton.compute_type(num_pos)
-    _triton.launch(box_losses_kernel, 1, sums, *outputs, sums, normalisers, num_pos, *scales, DTYPE=dtype, num_warps=1)
+def _box_losses(outputs: tuple[Tensor, Tensor, Tensor], *args: Any) -> None:
+    a = BoxLosses(*args)
+    scales = _triton.bits(a.scale_iou), _triton.bits(a.scale_dfl)
+    dtype = _triton.compute_type(a.num_pos)
+    values = (*outputs, a.sums, a.normalisers, a.num_pos, *scales)
+    _triton.launch(box_losses_kernel, 1, a.sums, *values, DTYPE=dtype, num_warps=1)
 
 
-gfl_loss = fused_loss("triton_", Kernels(_assign, _boxes, _box_losses, multilevel_class_loss))
+gfl_loss = FusedGFLLoss("triton_", Kernels(_assign, _boxes, _box_losses, MULTILEVEL_CLASS_LOSS))

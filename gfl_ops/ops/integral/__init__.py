@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ... import _check
@@ -33,6 +35,18 @@ def integral(
         >>> integral(torch.zeros(2, 68)).tolist()
         [[8.0, 8.0, 8.0, 8.0], [8.0, 8.0, 8.0, 8.0]]
     """
+    _checked(pred, bin_values, num_bins, channel_dim, None)
+    if bin_values is not None:
+        num_bins = bin_values.numel()
+    if channel_dim is None:
+        channel_dim = 1 if pred.ndim == 4 and pred.shape[1] == 4 * num_bins else -1
+    kernels = kernels_for(_OP, pred, native)
+    if kernels is not None:
+        return kernels.integral(pred, bin_values, num_bins, channel_dim)
+    return reference.integral(pred, bin_values, num_bins, channel_dim=channel_dim)
+
+
+def _check_arguments(pred: Any, bin_values: Any, num_bins: Any, channel_dim: Any, avg_factor: None) -> None:
     _check.floating(_OP, "pred", pred)
     if bin_values is not None:
         _check.tensor(_OP, "bin_values", bin_values)
@@ -40,18 +54,15 @@ def integral(
     _check.num_bins(_OP, "num_bins" if bin_values is None else "the length of bin_values", num_bins)
     if bin_values is not None:
         _check.companion(_OP, "bin_values", bin_values, pred, (num_bins,), "(bins,)")
-    channels = 4 * num_bins
     if channel_dim is None:
-        channel_dim = 1 if pred.ndim == 4 and pred.shape[1] == channels else -1
+        channel_dim = 1 if pred.ndim == 4 and pred.shape[1] == 4 * num_bins else -1
     if channel_dim not in (1, -1) or (channel_dim == 1 and pred.ndim not in (2, 4)):
         raise ValueError(f"{_OP}: channel_dim must be -1, or 1 for (N, C, H, W), got {channel_dim} for {pred.ndim}-D")
-    if pred.ndim == 0 or pred.shape[channel_dim] != channels:
+    if pred.ndim == 0 or pred.shape[channel_dim] != 4 * num_bins:
         raise ValueError(
-            f"{_OP}: pred must be (..., 4 * bins) or (N, 4 * bins, H, W) with 4 * bins = {channels}, "
+            f"{_OP}: pred must be (..., 4 * bins) or (N, 4 * bins, H, W) with 4 * bins = {4 * num_bins}, "
             f"got {tuple(pred.shape)}"
         )
 
-    kernels = kernels_for(_OP, pred, native)
-    if kernels is not None:
-        return kernels.integral(pred, bin_values, num_bins, channel_dim)
-    return reference.integral(pred, bin_values, num_bins, channel_dim=channel_dim)
+
+_checked = _check.Checked(_check_arguments)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ... import _autograd, _native
-from ..._library import register
-from .._class_loss import kernel_vector
+from ... import _arguments, _native
+from ..._native import LARGE, Kernel, backed_by_huge_pages
+from ..._op import DifferentiableOp, Op, Size, keeps_graph
+
+ARGUMENTS = {"logits": Tensor, "bin_values": Tensor | None, "bins": Size}
+_FIELDS = ("logits", "bin_values", "bins", "batch", "sides", "length", "output", "grad")
+_forward_kernel = Kernel("integral_forward", _FIELDS)
+_backward_kernel = Kernel("integral_backward", _FIELDS)
 
 
 def map_is_flat(maps: Tensor) -> bool:
@@ -18,136 +23,113 @@ def map_is_flat(maps: Tensor) -> bool:
     return maps.shape[2] == 1 or maps.stride(2) == maps.shape[3] * maps.stride(3)
 
 
-def readable(pred: Tensor) -> Tensor:
-    return pred if pred.ndim == 2 or map_is_flat(pred) else pred.contiguous()
+def readable(logits: Tensor) -> Tensor:
+    return logits if logits.ndim == 2 or map_is_flat(logits) else logits.contiguous()
 
 
-def _sizes(pred: Tensor) -> tuple[int, int, int]:
-    """(batch, sides, length) as gfl_integral counts. Contiguous rows are one side of four times the length."""
-    if pred.ndim == 4:
-        return pred.shape[0], 4, pred.shape[2] * pred.shape[3]
-    return (1, 1, 4 * pred.shape[0]) if pred.is_contiguous() else (1, 4, pred.shape[0])
+def _sizes(logits: Tensor) -> tuple[int, int, int]:
+    """batch, sides and length as gfl_integral counts"""
+    if logits.ndim == 2:
+        return 1, 4, logits.shape[0]
+    return logits.shape[0], 4, logits.shape[2] * logits.shape[3]
 
 
-def _view(tensor: Tensor, sides: int, width: int) -> _native.Bins:
-    """Logits, their gradient (a side has `width` = bins channels) or the output (width 1) under those sizes."""
-    if tensor.ndim == 4:
-        strides = tensor.stride()
-        return tensor.data_ptr(), _native.dtype_code(tensor), strides[0], strides[1], strides[3]
-    if sides == 1:
-        return tensor.data_ptr(), _native.dtype_code(tensor), 0, 1, width * tensor.stride(1)
-    return _native.bins_of_rows(tensor)
-
-
-def output_like(pred: Tensor) -> Tensor:
-    if pred.ndim == 2:
-        return pred.new_empty(pred.shape[0], 4)
-    last = pred.is_contiguous(memory_format=torch.channels_last) and not pred.is_contiguous()
+def output_like(logits: Tensor) -> Tensor:
+    if logits.ndim == 2:
+        return logits.new_empty((logits.shape[0], 4))
+    last = logits.is_contiguous(memory_format=torch.channels_last) and not logits.is_contiguous()
     memory_format = torch.channels_last if last else torch.contiguous_format
-    batch, _, height, width = pred.shape
-    return torch.empty((batch, 4, height, width), dtype=pred.dtype, device=pred.device, memory_format=memory_format)
+    batch, _, height, width = logits.shape
+    return torch.empty((batch, 4, height, width), dtype=logits.dtype, device=logits.device, memory_format=memory_format)
 
 
-def slopes_like(pred: Tensor, kept: bool) -> Tensor:
+def slopes_like(logits: Tensor, kept: bool) -> Tensor:
     """Where a forward leaves dE/dx, which spares the backward the softmax. Not for half types, whose slopes would be
     rounded once more than they need; nor for a GPU, which makes a softmax in less time than it reads these."""
-    if kept and pred.is_cpu and not _native.routed() and pred.dtype in (torch.float32, torch.float64):
-        return torch.empty_like(readable(pred))
-    return pred.new_empty(0)
+    if kept and logits.is_cpu and not _native.is_routed and logits.dtype in (torch.float32, torch.float64):
+        return torch.empty_like(logits if logits.ndim == 2 else readable(logits))
+    return logits.new_empty(0)
 
 
-def _forward(pred: Tensor, bin_values: Tensor | None, bins: int, keep: bool) -> tuple[Tensor, Tensor]:
-    core, device = _native.core_for(pred)
-    output = output_like(pred)
-    pred = readable(pred)
-    slopes = slopes_like(pred, keep)
-    batch, sides, length = _sizes(pred)
-    grad = _view(_native.expect_to_fill(slopes), sides, bins) if slopes.ndim > 1 else None
-    views = _view(pred, sides, bins), _native.address(bin_values), _view(output, sides, 1), grad
-    core.integral(False, device, batch, sides, bins, length, *views)
+def _forward(logits: Tensor, bin_values: Tensor | None, bins: int, keep: bool) -> tuple[Tensor, Tensor]:
+    output = output_like(logits)
+    if logits.ndim == 4:
+        logits = readable(logits)
+    slopes = slopes_like(logits, keep)
+    grad = slopes if slopes.ndim > 1 else None
+    if grad is not None and grad.nbytes >= LARGE:
+        backed_by_huge_pages(grad)
+    _forward_kernel.run(logits, bin_values, bins, *_sizes(logits), output, grad)
     return output, slopes
 
 
-def _fill(grad: Tensor, grad_output: Tensor, pred: Tensor | None, bin_values: Tensor | None, bins: int) -> None:
-    """Writes the gradient; without pred, from the slopes that are there."""
-    core, device = _native.core_for(grad)
-    batch, sides, length = _sizes(grad if pred is None else pred)
+def _fill(
+    grad: Tensor, grad_output: Tensor, bins: int, logits: Tensor | None = None, bin_values: Tensor | None = None
+) -> None:
+    """Writes the gradient; without logits, from the slopes that are there."""
     of_a_sum = not any(grad_output.stride())  # one value for all
-    if not of_a_sum and (sides == 1 or (grad.ndim == 4 and not map_is_flat(grad_output))):
+    if not of_a_sum and grad.ndim == 4 and not map_is_flat(grad_output):
         grad_output = grad_output.contiguous()
-    logits = None if pred is None else _view(pred, sides, bins)
-    views = logits, _native.address(bin_values), _view(grad_output, sides, 1), _view(grad, sides, bins)
-    core.integral(True, device, batch, sides, bins, length, *views)
+    _backward_kernel.run(logits, bin_values, bins, *_sizes(grad), grad_output, grad)
 
 
-def _backward(grad_output: Tensor, pred: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
-    pred = readable(pred)
-    grad = _native.expect_to_fill(torch.empty_like(pred))
-    _fill(grad, grad_output, pred, bin_values, bins)
+def _backward(grad_output: Tensor, logits: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:
+    logits = readable(logits)
+    grad = backed_by_huge_pages(torch.empty_like(logits))
+    _fill(grad, grad_output, bins, logits, bin_values)
     return grad
 
 
-_multiply_slopes = register(
-    "multiply_slopes_(Tensor(a!) slopes, Tensor grad_output, SymInt bins) -> ()",
-    lambda slopes, grad_output, bins: _fill(slopes, grad_output, None, None, bins),
-    lambda *_: None,
+_multiply_slopes = Op(
+    "multiply_slopes_", {"slopes": "Tensor(a!)", "grad_output": Tensor, "bins": Size}, "()", _fill, lambda *_: None
 )
 
 
-def _upstream_times(slopes: Tensor, grad_output: Tensor, bins: int) -> Tensor:
-    if torch.compiler.is_compiling():
-        return (slopes.unflatten(1, (4, bins)) * grad_output.unsqueeze(2)).flatten(1, 2)
-    if _autograd.keeps_graph():
-        slopes = slopes.clone()
-    _multiply_slopes(slopes, grad_output, bins)
-    return slopes
+class IntegralOp(DifferentiableOp):
+    """The forward keeps slopes where it can, and the backward only multiplies them."""
+
+    def compute(
+        self, forward: Callable[..., Any], inputs: Sequence[Tensor], others: Sequence[Any], keep: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        output, slopes = forward(*inputs, *others, keep)
+        return output, slopes if slopes.ndim > 1 else None
+
+    def gradients_of_kept(self, kept: Tensor, grad: Tensor, layouts: Any) -> Sequence[Tensor]:
+        bins = kept.shape[1] // 4
+        if torch.compiler.is_dynamo_compiling():
+            return ((kept.unflatten(1, (4, bins)) * grad.unsqueeze(2)).flatten(1, 2),)
+        if keeps_graph():
+            kept = kept.clone()
+        _multiply_slopes(kept, grad, bins)
+        return (kept,)
 
 
-def register_ops(
-    name: str, forward: Callable[..., Any], backward: Callable[..., Tensor], *, keeps: bool
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def raw_ops(prefix: str, forward: Any, backward: Any, *, keeps: bool) -> tuple[Op, Op]:
     """`keeps` says that the forward leaves slopes where it can."""
     return (
-        register(
-            f"{name}_forward(Tensor pred, Tensor? bin_values, SymInt bins, bool keep) -> (Tensor, Tensor)",
+        Op(
+            f"{prefix}integral_forward",
+            ARGUMENTS | {"keep": bool},
+            "(Tensor, Tensor)",
             forward,
-            lambda pred, bin_values, bins, keep: (output_like(pred), slopes_like(pred, keep and keeps)),
+            lambda logits, bin_values, bins, keep: (output_like(logits), slopes_like(logits, keep and keeps)),
         ),
-        register(
-            f"{name}_backward(Tensor grad_output, Tensor pred, Tensor? bin_values, SymInt bins) -> Tensor",
+        Op(
+            f"{prefix}integral_backward",
+            {"grad_output": Tensor} | ARGUMENTS,
+            "Tensor",
             backward,
-            lambda grad_output, pred, bin_values, bins: torch.empty_like(readable(pred)),
+            lambda grad_output, logits, bin_values, bins: torch.empty_like(readable(logits)),
         ),
     )
 
 
-def fused_integral(forward_op: Callable[..., Any], backward_op: Callable[..., Any]) -> Callable[..., Tensor]:
-    class Integral(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, pred: Tensor, bin_values: Tensor | None, bins: int, op: str) -> Tensor:
-            ctx.bins, ctx.op = bins, op
-            output, slopes = forward_op(pred, bin_values, bins, True)
-            ctx.kept = slopes.ndim > 1
-            ctx.save_for_backward(*((slopes,) if ctx.kept else (pred, bin_values)))
-            return output
-
-        @staticmethod
-        def backward(ctx: Any, grad_output: Tensor) -> Any:
-            if ctx.kept:
-                grad = _upstream_times(ctx.saved_tensors[0], grad_output, ctx.bins)
-            else:
-                grad = backward_op(grad_output, *ctx.saved_tensors, ctx.bins)
-            return (*_autograd.once(ctx.op, grad), None, None, None)
-
-    def integral(pred: Tensor, bin_values: Tensor | None, bins: int, op: str) -> Tensor:
-        if _autograd.wants_gradient(pred):
-            return Integral.apply(pred, bin_values, bins, op)
-        return forward_op(pred, bin_values, bins, False)[0]
-
-    return integral
+def ops_of(raw: tuple[Op, Op]) -> Mapping[str, IntegralOp]:
+    """By the name that errors have."""
+    return {name: IntegralOp(name, *raw) for name in ("integral", "decode_boxes")}
 
 
-_integral = fused_integral(*register_ops("integral", _forward, _backward, keeps=True))
+_OPS = ops_of(raw_ops("", _forward, _backward, keeps=True))
 
 
 def integral(
@@ -155,12 +137,10 @@ def integral(
     bin_values: Tensor | None,
     num_bins: int,
     channel_dim: int,
-    op: str = "integral",
-    fused: Callable[..., Tensor] = _integral,
+    name: str = "integral",
+    ops: Mapping[str, IntegralOp] = _OPS,
 ) -> Tensor:
-    """`op` is whose name errors have."""
-    values = kernel_vector(bin_values, pred)
-    as_it_is = pred.ndim == 2 or (pred.ndim == 4 and channel_dim == 1)
-    flat = pred if as_it_is else pred.reshape(-1, 4 * num_bins)
-    output = fused(flat, values, num_bins, op)
-    return output if flat is pred else output.reshape(*pred.shape[:-1], 4)
+    values = None if bin_values is None else _arguments.vector(bin_values, pred)
+    if pred.ndim == 2 or (pred.ndim == 4 and channel_dim == 1):
+        return ops[name]((pred,), values, num_bins)
+    return ops[name]((pred.reshape(-1, 4 * num_bins),), values, num_bins).reshape(*pred.shape[:-1], 4)

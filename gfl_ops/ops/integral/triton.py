@@ -132,6 +132,6 @@ def _backward(grad_output: Tensor, pred: Tensor, bin_values: Tensor | None, bins
     return grad
 
 
-_integral = native.fused_integral(*native.register_ops("triton_integral", _forward, _backward, keeps=False))
+_OPS = native.ops_of(native.raw_ops("triton_", _forward, _backward, keeps=False))
 
-integral = functools.partial(native.integral, fused=_integral)
+integral = functools.partial(native.integral, ops=_OPS)

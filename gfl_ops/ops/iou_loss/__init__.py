@@ -1,10 +1,12 @@
-"""The IoU family of box losses, and the overlap itself."""
+"""The IoU family of box losses."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
-from ... import _autograd, _check, _reduce
+from ... import _check, _reduce
 from ..._dispatch import kernels_for
 from . import native, reference
 
@@ -121,17 +123,9 @@ def _loss(
     eps_rule: str,
     loss_weight: float,
 ) -> Tensor:
-    _check.boxes(op, "pred", pred)
-    _check.companion(op, "target", target, pred, pred.shape, "(N, 4)")
-    if weight is not None:
-        by_column = isinstance(weight, Tensor) and weight.ndim == 2
-        expected, words = (pred.shape, "(N, 4)") if by_column else (pred.shape[:1], "(N,) or (N, 4)")
-        _check.companion(op, "weight", weight, pred, expected, words)
-        if by_column:
-            weight = weight.mean(-1)
-    _check.number(op, "eps", eps, 0)
-    _reduce.check(op, reduction, avg_factor, pred)
-
+    _checked(op, pred, target, weight, eps, reduction, avg_factor)
+    if weight is not None and weight.ndim == 2:
+        weight = weight.mean(-1)
     kernels = kernels_for("iou_loss", pred, native)
     if kernels is not None:
         return kernels.iou_loss(
@@ -143,35 +137,15 @@ def _loss(
     return _reduce.weighted(loss, loss_weight)
 
 
-def box_iou(a: Tensor, b: Tensor, *, aligned: bool = False, eps: float = 1e-6) -> Tensor:
-    """Intersection over union of boxes (x1, y1, x2, y2).
-
-    If a or b requires grad, the reference backend computes it, because only that one is differentiable. For training
-    use :func:`iou_loss`.
-
-    Args:
-        a: (N, 4).
-        b: (M, 4); (N, 4) with ``aligned=True``.
-        aligned: compare each row of a with the same row of b, not with all rows.
-        eps: the union is at least this.
-
-    Returns:
-        float32 (float64 for float64 boxes): (N, M), or (N,) with ``aligned=True``.
-
-    Example:
-        >>> box = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
-        >>> box_iou(box, box + 1).tolist()
-        [[0.1428571492433548]]
-    """
-    op = "box_iou"
-    _check.boxes(op, "a", a)
-    _check.boxes(op, "b", b)
-    _check.same_device(op, "b", b, a)
-    _check.flag(op, "aligned", aligned)
-    if aligned and a.shape != b.shape:
-        raise ValueError(f"{op}: b must be (N, 4) = {tuple(a.shape)} like a with aligned=True, got {tuple(b.shape)}")
+def _check_arguments(op: str, pred: Any, target: Any, weight: Any, eps: Any, reduction: Any, avg_factor: Any) -> None:
+    _check.boxes(op, "pred", pred)
+    _check.companion(op, "target", target, pred, pred.shape, "(N, 4)")
+    if weight is not None:
+        by_column = isinstance(weight, Tensor) and weight.ndim == 2
+        expected, words = (pred.shape, "(N, 4)") if by_column else (pred.shape[:1], "(N,) or (N, 4)")
+        _check.companion(op, "weight", weight, pred, expected, words)
     _check.number(op, "eps", eps, 0)
-    kernels = kernels_for(op, a, native)
-    if kernels is not None and not _autograd.wants_gradient(a, b):
-        return kernels.box_iou(a, b, aligned, eps)
-    return reference.box_iou(a, b, aligned=aligned, eps=eps)
+    _check.reduction(op, reduction, avg_factor, pred)
+
+
+_checked = _check.Checked(_check_arguments)

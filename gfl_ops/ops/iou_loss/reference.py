@@ -1,4 +1,4 @@
-"""IoU, GIoU, DIoU and CIoU losses of aligned xyxy pairs, and the plain overlap.
+"""IoU, GIoU, DIoU and CIoU losses of aligned xyxy pairs.
 
 Ties of max and min split the gradient in half, as torch.maximum has it; a clamp passes it at the bound.
 """
@@ -77,15 +77,7 @@ def ciou_loss(
     return iou_loss(pred, target, weight, "ciou", eps, reduction, avg_factor)
 
 
-def box_iou(a: Tensor, b: Tensor, *, aligned: bool = False, eps: float = 1e-6) -> Tensor:
-    """(N, M), or (N,) of aligned pairs."""
-    a, b = widen(a), widen(b)
-    eps = float(eps)
-    inter, union = _inter_union(a, b) if aligned else _inter_union(a[:, None], b)
-    return inter / _floored(union, eps)
-
-
-def _floored(x: Tensor, eps: float) -> Tensor:
+def floored(x: Tensor, eps: float) -> Tensor:
     return torch.maximum(x, x.new_full((), eps))
 
 
@@ -94,7 +86,7 @@ def _sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return x2 - x1, y2 - y1
 
 
-def _inter_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def inter_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     overlap = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     inter = overlap[..., 0] * overlap[..., 1]
     (aw, ah), (bw, bh) = _sizes(a), _sizes(b)
@@ -108,8 +100,8 @@ def _enclosing_sizes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _iou(a: Tensor, b: Tensor, eps: float, eps_rule: str) -> Tensor:
-    inter, union = _inter_union(a, b)
-    iou = inter / (union + eps if eps_rule == "add" else _floored(union, IOU_UNION_FLOOR))
+    inter, union = inter_union(a, b)
+    iou = inter / (union + eps if eps_rule == "add" else floored(union, IOU_UNION_FLOOR))
     return iou.clamp(min=eps)
 
 
@@ -120,18 +112,18 @@ def _transformed(iou: Tensor, transform: str) -> Tensor:
 
 
 def _giou(a: Tensor, b: Tensor, eps: float, eps_rule: str) -> Tensor:
-    inter, union = _inter_union(a, b)
+    inter, union = inter_union(a, b)
     width, height = _enclosing_sizes(a, b)
     enclosure = width * height
     union, enclosure = (
-        (union + eps, enclosure + eps) if eps_rule == "add" else (_floored(union, eps), _floored(enclosure, eps))
+        (union + eps, enclosure + eps) if eps_rule == "add" else (floored(union, eps), floored(enclosure, eps))
     )
     return inter / union - (enclosure - union) / enclosure
 
 
 def _iou_and_distance(a: Tensor, b: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """IoU, and the squared distance of the centres over the squared diagonal of the enclosure."""
-    inter, union = _inter_union(a, b)
+    inter, union = inter_union(a, b)
     width, height = _enclosing_sizes(a, b)
     centre_shift = (b[..., :2] + b[..., 2:] - a[..., :2] - a[..., 2:]) / 2
     return inter / (union + eps), centre_shift.square().sum(-1) / (width.square() + height.square() + eps)

@@ -57,7 +57,7 @@ def multilevel_sigmoid_focal_loss(
     _check.number(_OP, "gamma", gamma, 0)
     _check.number(_OP, "alpha", alpha, 0, 1)
     _check.choice(_OP, "reduction", reduction, ("mean", "sum"))
-    _reduce.check(_OP, reduction, avg_factor, first)
+    _check.reduction(_OP, reduction, avg_factor, first)
 
     run = kernels_for(_OP, first, native) or reference
     loss = run.multilevel_sigmoid_focal_loss(preds, labels, gamma, alpha, reduction, avg_factor)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ... import _native
-from ..._reduce import for_kernel
+from ... import _arguments, _native
 from .._class_loss import SIGMOID_FOCAL
-from .._multilevel_class_loss import multilevel_class_loss
+from .._multilevel_class_loss import MULTILEVEL_CLASS_LOSS, MultilevelLossOp
+
+_LOSS = MultilevelLossOp("multilevel_sigmoid_focal_loss", MULTILEVEL_CLASS_LOSS)
 
 
 def multilevel_sigmoid_focal_loss(
@@ -20,19 +21,10 @@ def multilevel_sigmoid_focal_loss(
     alpha: float,
     reduction: str,
     avg_factor: float | Tensor | None,
-    fused: Callable[..., Tensor] = multilevel_class_loss,
+    loss: MultilevelLossOp = _LOSS,
 ) -> Tensor:
     preds = [_native.as_map(pred) for pred in preds]
     size = labels.numel() * preds[0].shape[1]
-    how = for_kernel(reduction, avg_factor, preds[0], size, 1.0)
-    return fused(
-        "multilevel_sigmoid_focal_loss",
-        preds,
-        labels.to(torch.int32).contiguous(),
-        None,
-        how.avg_factor,
-        how.scale / max(how.divisor, 1),
-        SIGMOID_FOCAL,
-        float(gamma),
-        float(alpha),
-    )
+    _, scale, divisor, factor = _arguments.reduction(reduction, avg_factor, preds[0], size)
+    labels = labels.to(torch.int32).contiguous()
+    return loss(preds, labels, None, factor, scale / max(divisor, 1), SIGMOID_FOCAL, float(gamma), float(alpha))

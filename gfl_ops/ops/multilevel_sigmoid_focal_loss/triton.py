@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 
-from .._multilevel_class_loss_triton import multilevel_class_loss
+from .._multilevel_class_loss import MultilevelLossOp
+from .._multilevel_class_loss_triton import MULTILEVEL_CLASS_LOSS
 from . import native
 
-multilevel_sigmoid_focal_loss = functools.partial(native.multilevel_sigmoid_focal_loss, fused=multilevel_class_loss)
+_LOSS = MultilevelLossOp("multilevel_sigmoid_focal_loss", MULTILEVEL_CLASS_LOSS)
+
+multilevel_sigmoid_focal_loss = functools.partial(native.multilevel_sigmoid_focal_loss, loss=_LOSS)

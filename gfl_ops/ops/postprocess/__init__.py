@@ -91,7 +91,7 @@ def postprocess(
     _check.choice(_OP, "criterion", criterion, tuple(CRITERIA))
 
     if like.shape[0] == 0:
-        return Detections(*native.outputs(cls_scores, bbox_preds, max_per_img, with_edges))
+        return Detections(*native.empty_detections(cls_scores, bbox_preds, max_per_img, with_edges))
     run = kernels_for(_OP, like, native) or reference
     return run.postprocess(
         [x.detach() if x.requires_grad else x for x in cls_scores],

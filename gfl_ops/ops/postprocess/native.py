@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ... import _native
-from ..._library import register
+from ..._native import Kernel
+from ..._op import Op, Size, arguments_of
 from ..nms.native import CRITERIA
 from .reference import Detections
 
@@ -22,7 +22,43 @@ def _bins(bbox_preds: Sequence[Tensor]) -> int:
     return bbox_preds[0].shape[1] // 4
 
 
-def outputs(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], room: int, with_edges: bool) -> list[Tensor]:
+class Postprocess(NamedTuple):
+    """The arguments behind the strides are those of gfl_postprocess in csrc/gfl.h, and with_edges."""
+
+    cls_scores: list[Tensor]
+    bbox_preds: list[Tensor]
+    strides: list[float]
+    image_shapes: Tensor
+    scale_factors: Tensor | None
+    score_threshold: float
+    nms_pre: Size
+    nms_threshold: float
+    room: Size
+    min_size: float
+    criterion: int
+    with_edges: bool
+
+
+_PLAIN_FIELDS = Postprocess._fields[3:-1]
+_kernel = Kernel(
+    "postprocess_run",
+    (
+        *("levels", "num_levels", "batch", "classes", "bins", "dtype"),
+        *_PLAIN_FIELDS,
+        *("boxes", "scores", "labels", "counts", "distributions", "deviations", "strides"),
+    ),
+)
+
+
+def _outputs_like(*args: Any) -> list[Tensor]:
+    a = Postprocess(*args)
+    return empty_detections(a.cls_scores, a.bbox_preds, a.room, a.with_edges)
+
+
+def empty_detections(
+    cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], room: int, with_edges: bool
+) -> list[Tensor]:
+    """Detections' fields, to be filled."""
     dtype = _compute_dtype([*cls_scores, *bbox_preds])
     batch, device = cls_scores[0].shape[0], cls_scores[0].device
     sizes: list[tuple[int, ...]] = [(batch, room, 4), (batch, room)]
@@ -34,71 +70,26 @@ def outputs(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], room: in
     return [boxes, scores, labels, counts, *edges]
 
 
-def _view(maps: Tensor) -> tuple[_native.Bins, Tensor]:
-    """(B, channels, H * W) of a map as it is, where its positions are one evenly spaced run, as those of contiguous and
-    channels-last maps are; else of a copy. The stride of a dimension of size 1 means nothing.
-    """
-    _, _, height, width = maps.shape
-    batch_stride, channel_stride, row_stride, cell_stride = maps.stride()
-    if width <= 1:
-        cell_stride = row_stride if height > 1 else 1
-    elif height > 1 and row_stride != width * cell_stride and maps.numel() > 0:
-        return _view(maps.contiguous())
-    return (maps.data_ptr(), _native.dtype_code(maps), batch_stride, channel_stride, cell_stride), maps
+def _readable(maps: Tensor) -> Tensor:
+    """As it is, where its positions are one evenly spaced run, as those of contiguous and channels-last maps are; else
+    a copy. The stride of a dimension of size 1 means nothing."""
+    height, width = maps.shape[2:]
+    row_stride, cell_stride = maps.stride()[2:]
+    flat = width <= 1 or height <= 1 or row_stride == width * cell_stride or maps.numel() == 0
+    return maps if flat else maps.contiguous()
 
 
-def _postprocess(
-    cls_scores: Sequence[Tensor],
-    bbox_preds: Sequence[Tensor],
-    strides: Sequence[float],
-    image_shapes: Tensor,
-    scale_factors: Tensor | None,
-    score_thr: float,
-    nms_pre: int,
-    iou_thr: float,
-    room: int,
-    min_size: float,
-    with_edges: bool,
-    criterion: int,
-) -> list[Tensor]:
-    core, device = _native.core_for(cls_scores[0])
-    found = outputs(cls_scores, bbox_preds, room, with_edges)
-    views = [(_view(scores), _view(edges)) for scores, edges in zip(cls_scores, bbox_preds, strict=True)]
-    levels = tuple(
-        (scores, edges, *maps.shape[2:], stride)
-        for ((scores, maps), (edges, _)), stride in zip(views, strides, strict=True)
-    )
-    sizes = (*cls_scores[0].shape[:2], _bins(bbox_preds), _native.dtype_code(found[0]), levels, nms_pre, room)
-    size = core.postprocess_workspace_bytes(device, *sizes)
-    workspace = torch.empty(size, dtype=torch.uint8, device=cls_scores[0].device)
-    core.postprocess(
-        device,
-        *sizes,
-        image_shapes.data_ptr(),
-        _native.address(scale_factors),
-        score_thr,
-        iou_thr,
-        criterion,
-        min_size,
-        *(x.data_ptr() for x in found[:4]),
-        *([x.data_ptr() for x in found[4:]] or [0, 0, 0]),
-        workspace.data_ptr(),
-    )
+def _postprocess(*args: Any) -> list[Tensor]:
+    a = Postprocess(*args)
+    found = _outputs_like(*args)
+    levels = [_readable(x) for x in a.cls_scores], [_readable(x) for x in a.bbox_preds], a.strides
+    sizes = len(a.strides), *a.cls_scores[0].shape[:2], _bins(a.bbox_preds)
+    edges = found[4:] or (None, None, None)
+    _kernel.run(levels, *sizes, found[0], *args[3 : 3 + len(_PLAIN_FIELDS)], *found[:4], *edges)
     return found
 
 
-def _postprocess_fake(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], *options: Any) -> list[Tensor]:
-    *_, room, _, with_edges, _ = options
-    return outputs(cls_scores, bbox_preds, room, with_edges)
-
-
-_postprocess_op = register(
-    "postprocess(Tensor[] cls_scores, Tensor[] bbox_preds, float[] strides, Tensor image_shapes, "
-    "Tensor? scale_factors, float score_thr, SymInt nms_pre, float iou_thr, SymInt room, float min_size, "
-    "bool with_edges, int criterion) -> Tensor[]",
-    _postprocess,
-    _postprocess_fake,
-)
+_postprocess_op = Op("postprocess", arguments_of(Postprocess), "Tensor[]", _postprocess, _outputs_like)
 
 
 def postprocess(
@@ -128,7 +119,7 @@ def postprocess(
             iou_thr,
             max_per_img,
             min_size,
-            with_edges,
             CRITERIA[criterion],
+            with_edges,
         )
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ... import _check, _reduce
@@ -47,6 +49,17 @@ def quality_focal_loss(
         >>> label[7], score[7] = 3, 0.9
         >>> quality_focal_loss(pred, (label, score), avg_factor=1.0).backward()
     """
+    _checked(pred, target, weight, beta, activated, reduction, avg_factor)
+    kernels = kernels_for(_OP, pred, native)
+    if kernels is not None:
+        return kernels.quality_focal_loss(pred, target, weight, beta, reduction, avg_factor, activated, _loss_weight)
+    loss = reference.quality_focal_loss(pred, target, weight, beta, reduction, avg_factor, activated)
+    return _reduce.weighted(loss, _loss_weight)
+
+
+def _check_arguments(
+    pred: Any, target: Any, weight: Any, beta: Any, activated: Any, reduction: Any, avg_factor: Any
+) -> None:
     _check.floating(_OP, "pred", pred)
     if pred.ndim != 2:
         raise ValueError(f"{_OP}: pred must be (N, C), got {tuple(pred.shape)}")
@@ -63,13 +76,10 @@ def quality_focal_loss(
         _check.companion(_OP, "weight", weight, pred, rows, "(N,)")
     _check.number(_OP, "beta", beta, 0)
     _check.flag(_OP, "activated", activated)
-    _reduce.check(_OP, reduction, avg_factor, pred)
+    _check.reduction(_OP, reduction, avg_factor, pred)
 
-    kernels = kernels_for(_OP, pred, native)
-    if kernels is not None:
-        return kernels.quality_focal_loss(pred, target, weight, beta, reduction, avg_factor, activated, _loss_weight)
-    loss = reference.quality_focal_loss(pred, target, weight, beta, reduction, avg_factor, activated)
-    return _reduce.weighted(loss, _loss_weight)
+
+_checked = _check.Checked(_check_arguments)
 
 
 def _what(target: object) -> str:

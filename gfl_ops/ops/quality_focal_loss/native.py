@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
-from ..._reduce import for_kernel
-from .._class_loss import (
-    QUALITY_FOCAL,
-    QUALITY_FOCAL_PROBABILITY,
-    class_loss,
-    kernel_labels,
-    kernel_target,
-    kernel_vector,
-)
+from ... import _arguments
+from ..._op import LossOp
+from .._class_loss import CLASS_LOSS, QUALITY_FOCAL, QUALITY_FOCAL_PROBABILITY
 
-_loss = class_loss("quality_focal_loss")
+_LOSS = LossOp("quality_focal_loss", CLASS_LOSS)
 
 
 def quality_focal_loss(
@@ -28,12 +20,13 @@ def quality_focal_loss(
     avg_factor: float | Tensor | None,
     activated: bool,
     loss_weight: float,
-    fused: Callable[..., Tensor] = _loss,
+    loss: LossOp = _LOSS,
 ) -> Tensor:
     if isinstance(target, Tensor):
-        dense, label, score = kernel_target(target, pred), None, None
+        dense, labels, scores = _arguments.target(target, pred), None, None
     else:
-        dense, label, score = None, kernel_labels(target[0]), kernel_vector(target[1], pred)
+        dense, labels, scores = None, _arguments.labels(target[0]), _arguments.vector(target[1], pred)
+    weight = _arguments.vector(weight, pred)
     formula = QUALITY_FOCAL_PROBABILITY if activated else QUALITY_FOCAL
-    how = for_kernel(reduction, avg_factor, pred, pred.shape[0], loss_weight)
-    return fused(pred, *how, dense, label, score, kernel_vector(weight, pred), formula, float(beta), 0.0)
+    reduced = _arguments.reduction(reduction, avg_factor, pred, pred.shape[0], loss_weight)
+    return loss((pred,), *reduced, dense, labels, scores, weight, formula, float(beta), 0.0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 
-from .._class_loss_triton import class_loss
+from ..._op import LossOp
+from .._class_loss_triton import CLASS_LOSS
 from . import native
 
-quality_focal_loss = functools.partial(native.quality_focal_loss, fused=class_loss("quality_focal_loss"))
+quality_focal_loss = functools.partial(native.quality_focal_loss, loss=LossOp("quality_focal_loss", CLASS_LOSS))

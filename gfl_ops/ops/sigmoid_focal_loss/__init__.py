@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ... import _check, _reduce
@@ -45,6 +47,19 @@ def sigmoid_focal_loss(
         >>> target[7] = 3
         >>> sigmoid_focal_loss(pred, target, avg_factor=1.0).backward()
     """
+    _checked(pred, target, weight, gamma, alpha, reduction, avg_factor)
+    if weight is not None:
+        weight = _by_row_or_element(weight, pred)
+    kernels = kernels_for(_OP, pred, native)
+    if kernels is not None:
+        return kernels.sigmoid_focal_loss(pred, target, weight, gamma, alpha, reduction, avg_factor, _loss_weight)
+    loss = reference.sigmoid_focal_loss(pred, target, weight, gamma, alpha, reduction, avg_factor)
+    return _reduce.weighted(loss, _loss_weight)
+
+
+def _check_arguments(
+    pred: Any, target: Any, weight: Any, gamma: Any, alpha: Any, reduction: Any, avg_factor: Any
+) -> None:
     _check.floating(_OP, "pred", pred)
     if pred.ndim != 2:
         raise ValueError(f"{_OP}: pred must be (N, C), got {tuple(pred.shape)}")
@@ -54,30 +69,30 @@ def sigmoid_focal_loss(
     else:
         _check.labels(_OP, "target", target, pred, pred.shape[:1], "(N,)")
     if weight is not None:
-        weight = _checked_weight(weight, pred)
+        _check_weight(weight, pred)
     _check.number(_OP, "gamma", gamma, 0)
     _check.number(_OP, "alpha", alpha, 0, 1)
-    _reduce.check(_OP, reduction, avg_factor, pred)
-
-    kernels = kernels_for(_OP, pred, native)
-    if kernels is not None:
-        return kernels.sigmoid_focal_loss(pred, target, weight, gamma, alpha, reduction, avg_factor, _loss_weight)
-    loss = reference.sigmoid_focal_loss(pred, target, weight, gamma, alpha, reduction, avg_factor)
-    return _reduce.weighted(loss, _loss_weight)
+    _check.reduction(_OP, reduction, avg_factor, pred)
 
 
-def _checked_weight(weight: Tensor, pred: Tensor) -> Tensor:
-    """(N,) for rows, or (N, C)."""
+def _check_weight(weight: Any, pred: Tensor) -> None:
     _check.floating(_OP, "weight", weight)
     _check.detached(_OP, "weight", weight)
     _check.same_device(_OP, "weight", weight, pred)
     rows, cols = pred.shape
-    if weight.shape in ((rows,), (rows, cols)):
+    if weight.shape not in ((rows,), (rows, cols), (rows, 1), (rows * cols,)):
+        raise ValueError(
+            f"{_OP}: weight must be (N,), (N, 1), (N, C) or (N * C,) with N, C = {rows}, {cols}, "
+            f"got {tuple(weight.shape)}"
+        )
+
+
+_checked = _check.Checked(_check_arguments)
+
+
+def _by_row_or_element(weight: Tensor, pred: Tensor) -> Tensor:
+    """(N,) or (N, C)"""
+    rows = pred.shape[0]
+    if weight.shape in ((rows,), pred.shape):
         return weight
-    if weight.shape == (rows, 1):
-        return weight[:, 0]
-    if weight.shape == (rows * cols,):
-        return weight.reshape(rows, cols)
-    raise ValueError(
-        f"{_OP}: weight must be (N,), (N, 1), (N, C) or (N * C,) with N, C = {rows}, {cols}, got {tuple(weight.shape)}"
-    )
+    return weight[:, 0] if weight.shape == (rows, 1) else weight.reshape(pred.shape)

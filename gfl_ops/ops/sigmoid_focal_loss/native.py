@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
-from ..._reduce import ELEMENTS, for_kernel
-from .._class_loss import SIGMOID_FOCAL, class_loss, kernel_labels, kernel_target, kernel_vector
+from ... import _arguments
+from ..._op import LossOp
+from .._class_loss import CLASS_LOSS, SIGMOID_FOCAL
 
-_loss = class_loss("sigmoid_focal_loss")
+_LOSS = LossOp("sigmoid_focal_loss", CLASS_LOSS)
 
 
 def sigmoid_focal_loss(
@@ -21,12 +20,14 @@ def sigmoid_focal_loss(
     reduction: str,
     avg_factor: float | Tensor | None,
     loss_weight: float,
-    fused: Callable[..., Tensor] = _loss,
+    loss: LossOp = _LOSS,
 ) -> Tensor:
     if target.is_floating_point():
-        dense, label = kernel_target(target, pred), None
+        dense, labels = _arguments.target(target, pred), None
     else:
-        dense, label = None, kernel_labels(target)
-    how = for_kernel(reduction, avg_factor, pred, pred.numel(), loss_weight, unreduced=ELEMENTS)
-    vector = kernel_vector(weight, pred)
-    return fused(pred, *how, dense, label, None, vector, SIGMOID_FOCAL, float(gamma), float(alpha))
+        dense, labels = None, _arguments.labels(target)
+    weight = _arguments.vector(weight, pred)
+    reduced = _arguments.reduction(
+        reduction, avg_factor, pred, pred.numel(), loss_weight, unreduced=_arguments.ELEMENTS
+    )
+    return loss((pred,), *reduced, dense, labels, None, weight, SIGMOID_FOCAL, float(gamma), float(alpha))

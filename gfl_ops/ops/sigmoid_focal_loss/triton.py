@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 
-from .._class_loss_triton import class_loss
+from ..._op import LossOp
+from .._class_loss_triton import CLASS_LOSS
 from . import native
 
-sigmoid_focal_loss = functools.partial(native.sigmoid_focal_loss, fused=class_loss("sigmoid_focal_loss"))
+sigmoid_focal_loss = functools.partial(native.sigmoid_focal_loss, loss=LossOp("sigmoid_focal_loss", CLASS_LOSS))

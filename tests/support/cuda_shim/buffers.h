@@ -168,11 +168,11 @@ struct Matrix {
 };
 
 gfl_reduction any_reduction(Random& random, bool elements, const MaybeBuffer& avg_factor) {
-  const int kind = random.below(elements ? 3 : 2);
-  return {kind, random.between(0.1, 2.0), data_of(avg_factor)};
+  const int mode = random.below(elements ? 3 : 2);
+  return {mode, random.between(0.1, 2.0), random.below(3), data_of(avg_factor)};
 }
 int64_t loss_size(const gfl_reduction& reduction, int64_t rows, int64_t cols) {
-  return reduction.kind == GFL_REDUCE_SUM ? 1 : reduction.kind == GFL_REDUCE_ROWS ? rows : rows * cols;
+  return reduction.mode == GFL_REDUCE_SUM ? 1 : reduction.mode == GFL_REDUCE_ROWS ? rows : rows * cols;
 }
 
 Buffer workspace(int64_t rows, int64_t cols, int losses = 1) {

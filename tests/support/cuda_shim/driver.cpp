@@ -40,7 +40,7 @@ void large_class_loss(Random& random) {
   grad.buffer.written("gradient of the large class loss");
 
   Buffer row_losses(GFL_FLOAT32, rows);  // another kernel, without marks or tiles
-  op.reduction.kind = GFL_REDUCE_ROWS;
+  op.reduction.mode = GFL_REDUCE_ROWS;
   op.loss = row_losses.data();
   op.grad = {};
   check(gfl_class_loss_forward(&kDevice, &op));

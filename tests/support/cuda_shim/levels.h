@@ -91,7 +91,7 @@ void atss_assign(Random& random) {
 
   gfl_atss_assign op{};
   op.batch = batch;
-  op.gts = gts;
+  op.num_gts = gts;
   op.dtype = dtype;
   op.gt_boxes = boxes.buffer.data();
   op.gt_counts = random.coin() ? static_cast<const int64_t*>(counts.data()) : nullptr;
@@ -196,7 +196,7 @@ void positives(Random& random) {
   weigh.batch = batch;
   weigh.classes = classes;
   weigh.levels = levels;
-  weigh.gts = static_cast<const int32_t*>(gts.data());
+  weigh.assigned_gt = static_cast<const int32_t*>(gts.data());
   weigh.scores = scores.view;
   weigh.weights = weights.data();
   weigh.normalisers = normalisers.data();
@@ -223,7 +223,7 @@ void positives(Random& random) {
   op.bins = bins;
   op.levels = levels;
   op.target_margin = 0.1;
-  op.gts = weigh.gts;
+  op.assigned_gt = weigh.assigned_gt;
   op.num_gts = num_gts;
   op.gt_boxes = boxes.buffer.data();
   op.weights = weights.data();

@@ -21,9 +21,9 @@ void class_loss(Random& random) {
   const bool dense = random.below(3) == 0;
   Matrix target(random.coin() ? dtype : compute, rows, cols, layout, offset);
   target.buffer.fill(random, 0.0, 1.0);
-  const int32_t label_dtype = random.of<int32_t>({GFL_INT64, GFL_INT32});
-  Buffer labels(label_dtype, rows);
-  for (int64_t i = 0; i < rows; ++i) put(labels.data(), label_dtype, i, random.below(static_cast<int>(cols) + 3) - 1);
+  const int32_t labels_dtype = random.of<int32_t>({GFL_INT64, GFL_INT32});
+  Buffer labels(labels_dtype, rows);
+  for (int64_t i = 0; i < rows; ++i) put(labels.data(), labels_dtype, i, random.below(static_cast<int>(cols) + 3) - 1);
   Buffer scores(compute, rows);
   scores.fill(random, 0.0, 1.0);
 
@@ -55,7 +55,7 @@ void class_loss(Random& random) {
     op.target = target.view();
   } else {
     op.labels = labels.data();
-    op.label_dtype = label_dtype;
+    op.labels_dtype = labels_dtype;
     if (!focal) op.scores = scores.data();
   }
   op.weight = weight_view;
@@ -368,7 +368,8 @@ void scale(Random& random) {
   Buffer factor(compute_dtype(dtype), 1);
   const double by = random.of({1.0, 0.5, 2.0});
   put(factor.data(), factor.dtype(), 0, by);
-  check(gfl_scale_gradient(&kDevice, data.data(), dtype, size, factor.data()));
+  const gfl_scale_gradient op{data.data(), dtype, size, factor.data()};
+  check(gfl_scale_gradient_run(&kDevice, &op));
   for (int64_t i = 0; i < size; ++i) {
     if (data[i] != static_cast<double>(i % 64) * by) die("scale: wrong at " + std::to_string(i));
   }
