@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import gfl_ops
-from tests.support import host_cuda
+from tests.support import c_abi, host_cuda
 
 # Sixteen byte loads, shared memory and shuffles are in all of these; generalized_focal_loss and scale have no barrier
 # but that of the sum.
@@ -71,15 +71,16 @@ def test_route_runs_the_cuda_kernels() -> None:
     core = host_cuda.module()
     assert core.has_cuda()
     assert core.cuda_architectures() == "host"
+    before = host_cuda.launches()
     with host_cuda.route():
-        inside, device = gfl_ops._native.core_for(torch.zeros(1))
-    assert inside is core
-    assert device[0] == 1
+        gfl_ops.quality_focal_loss(torch.zeros(3, 4), torch.zeros(3, 4))
+    assert host_cuda.launches() > before
 
 
 def _use_device(index: int) -> None:
     data, factor = torch.ones(4), torch.full((), 2.0)
-    host_cuda.module().scale_gradient((1, index, 0), data.data_ptr(), 1, 4, factor.data_ptr())
+    device = c_abi.Device(c_abi.CUDA, index, None)
+    assert c_abi.scale_gradient(host_cuda.shim(), device, data.data_ptr(), 4, factor.data_ptr()) == 0
     assert torch.equal(data, torch.full((4,), 2.0))
 
 

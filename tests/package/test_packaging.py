@@ -23,6 +23,7 @@ import torch
 import gfl_ops
 from gfl_ops import _native
 from tests import ROOT
+from tests.support import c_abi
 
 CSRC = ROOT / "csrc"
 OUR_VARIABLES = ("GFL_NATIVE", "GFL_CUDA", "GFL_CUDA_ARCHS", "GFL_OPS_BACKEND", "PYTHONPATH")
@@ -157,17 +158,12 @@ def test_core_imports_without_torch(module_path: Path) -> None:
     assert run(sys.executable, "-c", script).stdout.split() == [_native.cpu_isa(), "False"]
 
 
-class Device(ctypes.Structure):
-    _fields_ = [("kind", ctypes.c_int32), ("index", ctypes.c_int32), ("stream", ctypes.c_void_p)]
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_cuda_call_without_a_gpu_says_so(module_path: Path) -> None:
     library = ctypes.CDLL(str(module_path))
     library.gfl_last_error.restype = ctypes.c_char_p
-    data = (ctypes.c_float * 1)(1.0)
-    one = ctypes.c_int64(1)
-    status = library.gfl_scale_gradient(ctypes.byref(Device(1, 0, None)), data, ctypes.c_int32(1), one, data)
+    data = ctypes.addressof(ctypes.c_float(1.0))
+    status = c_abi.scale_gradient(library, c_abi.Device(c_abi.CUDA, 0, None), data, 1, data)
     error, unsupported = 3, 2
     assert status == (error if _native.has_cuda() else unsupported)
     words = library.gfl_last_error().decode()

@@ -13,9 +13,9 @@ from tests.support.running import map_tensors
 with_raw_ops = only_backends(without=("reference", "host_cuda", "cuda", "triton_cuda"))
 OF_THE_WHOLE_LOSS = (
     "gfl_assign",
-    "gfl_boxes_forward",
-    "gfl_boxes_backward",
-    "gfl_box_losses",
+    "positive_boxes_forward",
+    "positive_boxes_backward",
+    "box_losses",
     "multilevel_class_loss_forward",
     "multilevel_class_loss_backward",
 )
