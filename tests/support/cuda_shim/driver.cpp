@@ -31,7 +31,7 @@ void large_class_loss(Random& random) {
   op.pred = pred.view();
   op.labels = labels.data();
   op.scores = scores.data();
-  op.reduction = {GFL_REDUCE_SUM, 1.0, nullptr};
+  op.reduction = {GFL_REDUCE_SUM, 1.0, 1, nullptr};
   op.loss = loss.data();
   op.grad = grad.view();
   op.workspace = scratch.data();
