@@ -11,14 +11,48 @@ from tests import ROOT
 from tests.support import import_graph
 
 
-PACKAGES = ("gfl_ops", "tests", "benchmarks")
-
-
-def test_no_module_imports_itself_through_others() -> None:
-    paths = {name: path for package in PACKAGES for name, path in import_graph.modules(ROOT, package).items()}
-    known = {"gfl_ops.cli.main", "benchmarks.harness.rows", "benchmarks.loss_bench", "tests.support.cases"}
-    assert known <= set(paths)
+def test_no_module_of_tests_and_benchmarks_imports_itself_through_others() -> None:
+    paths = import_graph.modules(ROOT, "tests") | import_graph.modules(ROOT, "benchmarks")
+    assert {"benchmarks.harness.rows", "benchmarks.loss_bench", "tests.support.cases", "tests.conftest"} <= set(paths)
     assert import_graph.circles(import_graph.graph(paths)) == []
+
+
+def test_no_module_of_the_package_imports_itself_through_others() -> None:
+    paths = import_graph.modules(ROOT, "gfl_ops")
+    assert {"gfl_ops", "gfl_ops.cli.main", "gfl_ops.detector.train", "gfl_ops.ops.nms"} <= set(paths)
+    assert import_graph.circles(import_graph.graph(paths)) == []
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [("gfl_ops.ops", "gfl_ops.detector"), ("gfl_ops.ops", "gfl_ops.cli"), ("gfl_ops.detector", "gfl_ops.cli")],
+)
+def test_the_lower_rooms_of_the_package_do_not_import_the_upper_ones(lower: str, upper: str) -> None:
+    imports = import_graph.graph(import_graph.modules(ROOT, "gfl_ops"))
+    needed = {module for name in imports if f"{name}.".startswith(f"{lower}.") for module in imports[name]}
+    assert needed and {module for module in needed if f"{module}.".startswith(f"{upper}.")} == set()
+
+
+def _room(path: Path, csrc: Path) -> str:
+    """math, cpu or cuda; or a file of its own."""
+    return path.relative_to(csrc).parts[0]
+
+
+def test_includes_of_the_core_go_down_to_the_formulas() -> None:
+    """csrc/math knows itself and the ABI's constants, the CPU's and the GPU's files do not know each other, and none
+    knows torch."""
+    csrc = ROOT / "csrc"
+    seen = set()
+    for path in (path for path in csrc.rglob("*") if path.is_file()):
+        room, text = _room(path, csrc), path.read_text()
+        assert not re.search(r"#include\s*[<\"](torch|ATen|c10)/", text), path
+        for name in re.findall(r'#include "(.*?)"', text):
+            beside = (path.parent / name).resolve()
+            other = _room(beside, csrc) if beside.exists() else name.split("/")[0]
+            assert room != "math" or other in ("math", "gfl.h"), f"{path} includes {name}"
+            assert {room, other} != {"cpu", "cuda"}, f"{path} includes {name}"
+            seen.add((room, other))
+    assert {("math", "math"), ("cpu", "math"), ("cuda", "math"), ("cpu", "gfl.h"), ("core.cpp", "cpu")} <= seen
 
 
 def test_benchmarks_run_without_the_tests() -> None:
