@@ -160,7 +160,7 @@ def _postprocess(inputs: Inputs, with_gradient: bool) -> Kernels:
     """The logits of all classes are read once; again only where a chunk has a candidate."""
     yield Kernel("clear_kernel")
     yield Kernel("count_kernel", _size(inputs["cls_scores"]))
-    names = ("cut_kernel", "collect_kernel", "place_kernel", "decode_kernel", "mask_kernel", "scan_kernel")
+    names = ("bound_kernel", "collect_kernel", "place_kernel", "decode_kernel", "mask_kernel", "scan_kernel")
     yield from (Kernel(name) for name in (*names, "write_kernel"))
 
 
