@@ -285,3 +285,16 @@ def test_files_that_are_named_exist(page: str) -> None:
     found = re.findall(r"`((?:\.ci|benchmarks|cmake|csrc|docs|gfl_ops|tests)/[^`\s]*)`", PAGES[page])
     missing = [path for path in found if not list(ROOT.glob(re.sub(r"<\w+>", "*", path).rstrip("/")))]
     assert missing == []
+
+
+def test_the_path_of_a_new_op_names_every_file_that_names_an_op() -> None:
+    op = "generalized_focal_loss"
+    path = PAGES["CONTRIBUTING.md"].partition("## The path of a new op")[2].partition("\n## ")[0]
+    shown = [name.replace("<op>", op) for name in re.findall(r"`([\w<>./]+\.\w+|[\w/]+/)`", path)]
+    rooms = [ROOT / name for name in ("benchmarks", "csrc", "docs", "gfl_ops", "tests")]
+    files = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(path for room in rooms for path in room.rglob("*.*"))]
+    sources = [file for file in files if file.suffix in (".py", ".h", ".cpp", ".cu", ".cuh", ".md")]
+    naming = [str(file.relative_to(ROOT)) for file in sources if op in file.read_text() and file != Path(__file__)]
+    folders = tuple(name for name in shown if name.endswith("/"))
+    assert len(naming) > 30
+    assert [name for name in naming if name not in shown and not name.startswith(folders)] == []
