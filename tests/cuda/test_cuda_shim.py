@@ -5,6 +5,7 @@ Their values are checked elsewhere: the whole suite runs over them as the `host_
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -105,8 +106,11 @@ def test_a_call_leaves_the_device_that_was_current(fresh_devices: None) -> None:
 
 def test_a_missing_device_is_an_error_with_words() -> None:
     data, factor = torch.ones(4), torch.full((), 2.0)
-    with pytest.raises(RuntimeError, match="CUDA device 3: cudaSetDevice: invalid device ordinal"):
-        host_cuda.module().scale_gradient((1, 3, 0), data.data_ptr(), 1, 4, factor.data_ptr())
+    library = host_cuda.shim()
+    library.gfl_last_error.restype = ctypes.c_char_p
+    status = c_abi.scale_gradient(library, c_abi.Device(c_abi.CUDA, 3, None), data.data_ptr(), 4, factor.data_ptr())
+    assert status == c_abi.ERROR_CUDA
+    assert b"CUDA device 3: cudaSetDevice: invalid device ordinal" in library.gfl_last_error()
     assert torch.equal(data, torch.ones(4))
 
 

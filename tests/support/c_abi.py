@@ -18,7 +18,7 @@ class ScaleGradient(ctypes.Structure):
     ]
 
 
-FLOAT32, CUDA = 1, 1
+FLOAT32, CUDA, ERROR_CUDA = 1, 1, 3
 
 
 def scale_gradient(library: ctypes.CDLL, device: Device, data: int, size: int, factor: int) -> int:

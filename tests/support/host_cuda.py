@@ -32,7 +32,7 @@ MODULE = "_core_shim"
 FLAGS = [
     *("-std=c++17", "-fPIC", "-pthread", "-ffp-contract=off", "-fno-strict-aliasing"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
-    *("-DGFL_HOST_SHIM=1", "-DGFL_WITH_CUDA=1", '-DGFL_CUDA_ARCHS="host"', f"-DGFL_MODULE={MODULE}"),
+    *("-DGFL_HOST_SHIM=1", "-DGFL_BUILD=1", "-DGFL_WITH_CUDA=1", '-DGFL_CUDA_ARCHS="host"', f"-DGFL_MODULE={MODULE}"),
     *("-I", str(SHIM), "-I", str(ROOT / "csrc")),
 ]
 VARIANTS = {
