@@ -5,12 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._native import compute_dtype
 from ._reduce import FLOAT32_EPS
 
 # gfl_reduction_mode in csrc/gfl.h
 SUM, ROWS, ELEMENTS = 0, 1, 2
 Reduction = tuple[int, float, int, Tensor | None]  # gfl_reduction: mode, scale, divisor, avg_factor
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """What the kernels compute in: float32 for the half types, float64 for itself."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 def reduction(

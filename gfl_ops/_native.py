@@ -144,11 +144,6 @@ def backed_by_huge_pages(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def compute_dtype(tensor: Tensor) -> torch.dtype:
-    """What the kernels compute in: float32 for the half types, float64 for itself."""
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
 def as_map(tensor: Tensor) -> Tensor:
     """(B, C, H, W) with rows that follow one another: as it is where contiguous or channels-last, else a copy."""
     if tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last):

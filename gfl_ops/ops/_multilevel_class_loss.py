@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._arguments import SUM
-from .._native import Kernel, backed_by_huge_pages, compute_dtype
+from .._arguments import SUM, compute_dtype
+from .._native import Kernel, backed_by_huge_pages
 from .._op import DifferentiableOp, Op, arguments_of, gradient_in_forward, scale_gradient, scaled
 
 Layout = tuple[torch.Size, tuple[int, ...]]

@@ -19,8 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import _native
-from .._arguments import SUM
+from .._arguments import SUM, compute_dtype
 from .._op import SCALE_ARGUMENTS, Op
 
 _PROGRAMS_PER_MULTIPROCESSOR = 16
@@ -42,7 +41,7 @@ def power_of_two(n: int) -> int:
 
 
 def compute_type(tensor: Tensor) -> Any:
-    return COMPUTE[_native.compute_dtype(tensor)]
+    return COMPUTE[compute_dtype(tensor)]
 
 
 def bits(value: float) -> int:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import FrameType, ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -285,6 +285,26 @@ def test_files_that_are_named_exist(page: str) -> None:
     found = re.findall(r"`((?:\.ci|benchmarks|cmake|csrc|docs|gfl_ops|tests)/[^`\s]*)`", PAGES[page])
     missing = [path for path in found if not list(ROOT.glob(re.sub(r"<\w+>", "*", path).rstrip("/")))]
     assert missing == []
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_a_call_enters_the_files_of_python_that_are_listed() -> None:
+    pred, label, score = torch.randn(8, 80, requires_grad=True), torch.randint(81, (8,)), torch.rand(8)
+    package = Path(gfl_ops.__file__).parent
+    entered: dict[str, None] = {}  # in order
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.is_relative_to(package):
+            entered[f"gfl_ops/{path.relative_to(package)}"] = None
+
+    for last in (False, False, True):  # the first calls are checked, and remembered
+        sys.setprofile(note if last else None)
+        gfl_ops.quality_focal_loss(pred, (label, score), avg_factor=4.0).backward()
+        sys.setprofile(None)
+    _, _, listed = PAGES["docs/architecture.md"].partition("enters these files of Python")
+    assert list(entered) == re.findall(r"`(.*?)`", listed.partition("\n\n")[0])
+    assert len(entered) <= 6
 
 
 def test_the_path_of_a_new_op_names_every_file_that_names_an_op() -> None:

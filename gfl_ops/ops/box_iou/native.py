@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..._native import Kernel, compute_dtype
+from ..._arguments import compute_dtype
+from ..._native import Kernel
 from ..._op import Op
 
 ARGUMENTS = {"a": Tensor, "b": Tensor, "aligned": bool, "eps": float}

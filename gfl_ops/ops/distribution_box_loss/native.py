@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ... import _arguments
-from ..._arguments import ROWS
-from ..._native import Kernel, backed_by_huge_pages, compute_dtype
+from ..._arguments import ROWS, compute_dtype
+from ..._native import Kernel, backed_by_huge_pages
 from ..._op import DifferentiableOp, Op, Size, arguments_of
 from ..iou_loss.native import KINDS
 from .reference import DistributionBoxLosses

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ... import _check
+from ..._arguments import compute_dtype
 from ..._dispatch import kernels_for
-from ..._native import compute_dtype
 from . import native, reference
 
 _OP = "generalized_focal_loss"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ... import _arguments
-from ..._arguments import ROWS
-from ..._native import Kernel, compute_dtype
+from ..._arguments import ROWS, compute_dtype
+from ..._native import Kernel
 from ..._op import DifferentiableOp, Op, Size, arguments_of
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ... import _native
-from ..._native import backed_by_huge_pages, compute_dtype
+from ..._arguments import compute_dtype
+from ..._native import backed_by_huge_pages
 from ..._op import DifferentiableOp, Op, arguments_of
 from ..._reduce import FLOAT32_EPS
 from .._class_loss import QUALITY_FOCAL

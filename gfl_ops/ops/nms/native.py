@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ... import _native
-from ..._native import Kernel, compute_dtype
+from ..._arguments import compute_dtype
+from ..._native import Kernel
 from ..._op import Op, Size, arguments_of
 
 # gfl_nms_criterion in csrc/gfl.h
