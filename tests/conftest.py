@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import gfl_ops
+from gfl_ops import _native
 from tests.support import triton_interpreter  # noqa: F401  (before anything imports triton)
 from tests.support.backends import ASKED_FOR, BACKENDS, GPU, TRITON, Backend, native_is_built, needs_triton
 from tests.support.case_maker import Case
@@ -22,6 +23,26 @@ PLAIN_ON_TRITON: dict[str, list[str]] = {
     "test_compile": [],  # test_compile_as_one_graph has the same graphs
     "test_autocast_changes_nothing": [],
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cpu-isa",
+        choices=("baseline", "avx2", "avx512"),
+        help="run the CPU kernels of this instruction set; tests of the CUDA and Triton kernels are left out",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    isa, core = config.getoption("--cpu-isa"), _native.core()
+    if isa is None:
+        return
+    if core is None:
+        raise pytest.UsageError("--cpu-isa: gfl_ops is installed without its native core")
+    try:
+        core.set_cpu_isa(isa)
+    except ValueError as error:
+        raise pytest.UsageError(f"--cpu-isa: {error}") from error
 
 
 @pytest.fixture
@@ -54,10 +75,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     takes a tenth of a second a launch, its compiler more: a plain run has few rows of the case table there, and of a
     module that has other rows those of its PLAIN_ON_TRITON: tests, and the values of their parameters. A module about
     ops that have no Triton kernels says WITHOUT_TRITON."""
-    out = [item for item in items if _is_large_on_host_cuda(item) or _has_no_triton(item)]
+    cpu_alone = config.getoption("--cpu-isa") is not None
+
+    def is_out(item: pytest.Item) -> bool:
+        return _is_large_on_host_cuda(item) or _has_no_triton(item) or (cpu_alone and _has_other_kernels(item))
+
+    out = [item for item in items if is_out(item)]
     if out:
         config.hook.pytest_deselected(items=out)
-        items[:] = [item for item in items if not (_is_large_on_host_cuda(item) or _has_no_triton(item))]
+        items[:] = [item for item in items if not is_out(item)]
     for item in items:
         if _is_long_on_triton(item):
             item.add_marker(pytest.mark.exhaustive)
@@ -85,6 +111,10 @@ def _is_smoke(item: pytest.Item) -> bool:
     if module == "test_parity" and isinstance(params.get("case"), Case):
         return getattr(item, "originalname", "") == "test_parity" and params["case"].id in SMOKE
     return module.endswith("_gpu") or module == "test_determinism"
+
+
+def _has_other_kernels(item: pytest.Item) -> bool:
+    return _params(item).get("backend", "native") not in ("native", "reference")
 
 
 def _is_long_on_triton(item: pytest.Item) -> bool:
