@@ -17,18 +17,21 @@ class AtssAssign(NamedTuple):
 
     gt_boxes: Tensor
     gt_counts: Tensor
+    heights: list[Size]
+    widths: list[Size]
+    strides: list[float]
     valid_shapes: Tensor | None
     topk: int
     anchor_scale: float
     center_offset: float
-    heights: list[Size]
-    widths: list[Size]
-    strides: list[float]
 
 
-_PLAIN_FIELDS = AtssAssign._fields[: AtssAssign._fields.index("heights")]
 _kernel = Kernel(
-    "atss_assign_run", (*_PLAIN_FIELDS, "levels", "batch", "num_gts", "dtype", "assigned_gt", "assigned_iou")
+    "atss_assign_run",
+    (
+        *("gt_boxes", "gt_counts", "levels", *AtssAssign._fields[5:]),
+        *("batch", "num_gts", "dtype", "assigned_gt", "assigned_iou"),
+    ),
 )
 
 
@@ -41,8 +44,8 @@ def _outputs_like(gt_boxes: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
 
 def _assign(gt_boxes: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     outputs = _outputs_like(gt_boxes, *args)
-    fields, levels = args[:-3], args[-3:]
-    _kernel.run(gt_boxes, *fields, levels, *gt_boxes.shape[:2], gt_boxes, *outputs)
+    counts, levels, options = args[0], args[1:4], args[4:]
+    _kernel.run(gt_boxes, counts, levels, *options, *gt_boxes.shape[:2], gt_boxes, *outputs)
     return outputs
 
 
@@ -63,11 +66,11 @@ def atss_assign(
     return _assign_op(
         gt_boxes.contiguous(),
         gt_counts.long().contiguous(),
+        [height for height, _ in level_shapes],
+        [width for _, width in level_shapes],
+        [float(stride) for stride in strides],
         valid,
         topk,
         float(anchor_scale),
         float(center_offset),
-        [height for height, _ in level_shapes],
-        [width for _, width in level_shapes],
-        [float(stride) for stride in strides],
     )

@@ -23,7 +23,7 @@ def _bins(bbox_preds: Sequence[Tensor]) -> int:
 
 
 class Postprocess(NamedTuple):
-    """The arguments behind the strides are those of gfl_postprocess in csrc/gfl.h, and with_edges."""
+    """The arguments behind the strides are those of gfl_postprocess in csrc/gfl.h, but for with_edges."""
 
     cls_scores: list[Tensor]
     bbox_preds: list[Tensor]
@@ -35,11 +35,11 @@ class Postprocess(NamedTuple):
     nms_threshold: float
     room: Size
     min_size: float
-    criterion: int
     with_edges: bool
+    criterion: int
 
 
-_PLAIN_FIELDS = Postprocess._fields[3:-1]
+_PLAIN_FIELDS = tuple(name for name in Postprocess._fields[3:] if name != "with_edges")
 _kernel = Kernel(
     "postprocess_run",
     (
@@ -85,7 +85,7 @@ def _postprocess(*args: Any) -> list[Tensor]:
     levels = [_readable(x) for x in a.cls_scores], [_readable(x) for x in a.bbox_preds], a.strides
     sizes = len(a.strides), *a.cls_scores[0].shape[:2], _bins(a.bbox_preds)
     edges = found[4:] or (None, None, None)
-    _kernel.run(levels, *sizes, found[0], *args[3 : 3 + len(_PLAIN_FIELDS)], *found[:4], *edges)
+    _kernel.run(levels, *sizes, found[0], *(getattr(a, name) for name in _PLAIN_FIELDS), *found[:4], *edges)
     return found
 
 
@@ -119,7 +119,7 @@ def postprocess(
             iou_thr,
             max_per_img,
             min_size,
-            CRITERIA[criterion],
             with_edges,
+            CRITERIA[criterion],
         )
     )
