@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Callable
 from typing import Any
@@ -110,7 +111,8 @@ def number(op: str, name: str, value: Any, least: float, most: float = float("in
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
     if not least <= value <= most or value == float("inf"):
-        limits = f"at least {least:g}" if most == float("inf") else f"in [{least:g}, {most:g}]"
+        from_least = "above 0" if least == math.ulp(0.0) else f"at least {least:g}"
+        limits = from_least if most == float("inf") else f"in [{least:g}, {most:g}]"
         raise ValueError(f"{op}: {name} must be {limits} and finite, got {value}")
     not_huge(op, name, value)
 
@@ -118,7 +120,9 @@ def number(op: str, name: str, value: Any, least: float, most: float = float("in
 def not_huge(op: str, name: str, value: Any) -> None:
     """torch takes no int beyond 64 bits, and a float does not hold each."""
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"{op}: {name} must be a float or an int of 64 bits, got an int of {value.bit_length()}")
+        raise ValueError(
+            f"{op}: {name} must be a float or an int of at most 64 bits, got an int of {value.bit_length()} bits"
+        )
 
 
 def whole(op: str, name: str, value: Any, least: int) -> None:

@@ -89,7 +89,7 @@ class Kernel:
         return module.kernel(self.function, self.fields, device_type)
 
     def _missing(self, *_: Any) -> None:
-        raise RuntimeError(f"gfl_ops: the native core is not there ({load_error}); see python -m gfl_ops.info")
+        raise RuntimeError(f"gfl_ops: the native core is not available ({load_error}); see python -m gfl_ops.info")
 
 
 is_routed = False  # for tests: native ops on CPU tensors run in another core

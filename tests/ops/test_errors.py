@@ -254,7 +254,9 @@ bad("iou_loss", ValueError, r"transform 'log' .* got kind 'giou'", transform="lo
 bad("iou_loss", ValueError, r"eps_rule must be one of 'floor', .* got 'max'", eps_rule="max")
 bad("iou_loss", ValueError, r"eps_rule 'add' .* got kind 'ciou'", kind="ciou", eps_rule="add")
 bad("giou_loss", ValueError, r"eps_rule must be one of 'floor', .* got 'max'", eps_rule="max")
-bad("giou_loss", ValueError, r"avg_factor must be .* an int of 64 bits, got an int of 71", avg_factor=2**70)
+bad(
+    "giou_loss", ValueError, r"avg_factor must be .* an int of at most 64 bits, got an int of 71 bits", avg_factor=2**70
+)
 
 bad("box_iou", ValueError, r"a must be \(N, 4\), got \(4,\)", a=tensor(4))
 bad("box_iou", ValueError, r"b must be \(N, 4\), got \(3, 3\)", b=tensor(3, 3))
@@ -291,7 +293,7 @@ bad("distribution_box_loss", ValueError, r"target_boxes must not require grad", 
 bad("distribution_box_loss", ValueError, r"weight must be \(P,\) = \(6,\), got \(6, 4\)", weight=tensor(N, 4))
 bad("distribution_box_loss", ValueError, r"stride must be \(P,\) = \(6,\), got \(1,\)", stride=tensor(1))
 bad("distribution_box_loss", TypeError, r"stride must be float32, .* got int64", stride=tensor(N, dtype=torch.int64))
-bad("distribution_box_loss", ValueError, r"stride must be .* got 0", stride=0.0)
+bad("distribution_box_loss", ValueError, r"stride must be above 0 and finite, got 0", stride=0.0)
 bad("distribution_box_loss", ValueError, r"stride must be .* got -8", stride=-8)
 bad("distribution_box_loss", ValueError, r"iou_kind must be one of .* got 'siou'", iou_kind="siou")
 bad("distribution_box_loss", ValueError, r"target_margin must be .* got -0.1", target_margin=-0.1)
@@ -324,8 +326,13 @@ bad(
 )
 bad("decode_boxes", ValueError, r"stride must be .* got 0", stride=0)
 bad("decode_boxes", TypeError, r"stride must be .* got str", stride="8")
-bad("decode_boxes", ValueError, r"stride must be .* an int of 64 bits, got an int of 71", stride=2**70)
-bad("decode_boxes", ValueError, r"max_shape must be .* an int of 64 bits, got an int of 1329", max_shape=(10**400, 8))
+bad("decode_boxes", ValueError, r"stride must be .* an int of at most 64 bits, got an int of 71 bits", stride=2**70)
+bad(
+    "decode_boxes",
+    ValueError,
+    r"max_shape must be .* an int of at most 64 bits, got an int of 1329 bits",
+    max_shape=(10**400, 8),
+)
 bad("decode_boxes", ValueError, r"stride must be a number or \(\.\.\.\) = \(6,\), got \(5,\)", stride=tensor(5))
 bad("decode_boxes", ValueError, r"stride must be .* one value for maps, got \(2,\)", stride=tensor(2), **MAPS)
 bad("decode_boxes", ValueError, r"max_shape must be \(height, width\), got 8", max_shape=8)
