@@ -179,7 +179,7 @@ def test_opcheck_and_compile(needs_native) -> None:
         ({"gt_counts": torch.tensor([1.0])}, TypeError, "gt_counts must be int64.* got float32"),
         ({"gt_counts": torch.tensor([1, 2])}, ValueError, r"gt_counts must be \(B,\) = \(1,\), got \(2,\)"),
         ({"strides": [8, 16]}, ValueError, "strides must have one entry for each of 1 levels, got 2"),
-        ({"strides": [0]}, ValueError, "strides must be at least .* got 0"),
+        ({"strides": [0]}, ValueError, "strides must be above 0 .* got 0"),
         ({"level_shapes": [(8, 8)] * 9}, ValueError, "level_shapes must have 1 to 8 levels, got 9"),
         ({"level_shapes": [(8, -1)]}, ValueError, r"level_shapes must be \(height, width\) pairs, got \(8, -1\)"),
         ({"valid_shapes": torch.zeros(3, 2)}, ValueError, r"valid_shapes must be \(B, 2\) = \(1, 2\), got \(3, 2\)"),

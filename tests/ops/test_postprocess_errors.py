@@ -21,7 +21,7 @@ S, E = torch.zeros(2, 3, 4, 5), torch.zeros(2, 68, 4, 5)
         ({"bbox_preds": [E]}, ValueError, "bbox_preds must have one entry for each of 2 levels, got 1"),
         ({"strides": [8, 16, 32]}, ValueError, "strides must have one entry for each of 2 levels, got 3"),
         ({"strides": 8}, TypeError, "strides must be a list with one entry for each level, got int"),
-        ({"strides": [8, 0]}, ValueError, "strides must be at least .* got 0"),
+        ({"strides": [8, 0]}, ValueError, "strides must be above 0 .* got 0"),
         ({"strides": [8, (8, 16)]}, TypeError, "strides must be a number, got tuple"),
         ({"cls_scores": [S, S[0]]}, ValueError, r"cls_scores\[1\] must be \(B, channels, H, W\), got \(3, 4, 5\)"),
         ({"cls_scores": [S, S[:1]]}, ValueError, r"cls_scores\[1\] must be \(B, C, H, W\) = \(2, 3, 4, 5\), got"),
@@ -54,7 +54,7 @@ S, E = torch.zeros(2, 3, 4, 5), torch.zeros(2, 68, 4, 5)
         ({"image_shapes": [(64, -1)] * 2}, ValueError, "image_shapes must be at least 0 and finite, got -1"),
         ({"scale_factors": [1.0]}, ValueError, "scale_factors must have one entry for each of 2 images, got 1"),
         ({"scale_factors": torch.ones(2) + 0j}, TypeError, "scale_factors must be real, got complex64"),
-        ({"scale_factors": [1.0, 0.0]}, ValueError, "scale_factors must be at least .* got 0"),
+        ({"scale_factors": [1.0, 0.0]}, ValueError, "scale_factors must be above 0 .* got 0"),
         (
             {"scale_factors": torch.ones(3)},
             ValueError,
