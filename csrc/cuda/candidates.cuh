@@ -9,7 +9,9 @@
 
 #include "../level_logits.h"
 #include "../math/score_order.h"
+#include "../math/sigmoid.h"
 #include "dispatch.cuh"
+#include "index.cuh"
 #include "launch.h"
 #include "vector.cuh"
 #include "warp.cuh"
@@ -34,6 +36,19 @@ __device__ __forceinline__ T score_at(Distance<T> distance) {
   return score_of_bits(static_cast<Distance<T>>(distance + descending_bits(static_cast<T>(1))));
 }
 
+// The step of a logit's score, from a sigmoid in float; kSteps where that is too near to the end of a step, or to the
+// threshold, to tell. It takes a third of the instructions of the score itself, which is worked out in double.
+constexpr uint32_t kRoughError =
+    32;  // of the distance: ex2, rcp and the roundings of their arguments come to 12 at most
+__device__ __forceinline__ uint32_t rough_step(float logit, int shift, uint32_t threshold) {
+  const uint32_t distance = distance_of(sigmoid_reciprocal(exponential(-logit)));
+  const uint32_t nearest = distance < kRoughError ? 0 : distance - kRoughError;
+  const uint32_t step = nearest >> shift;
+  const bool sure = logit > -80.0f && distance + kRoughError < threshold && (distance + kRoughError) >> shift == step;
+  return sure ? step : kSteps;
+}
+__device__ __forceinline__ uint32_t rough_step(double, int, uint64_t) { return kSteps; }
+
 // What a level's list takes: scores nearer to 1 than `distance`, and of those just there the ones up to `index`.
 template <class T>
 struct Bound {
@@ -47,11 +62,40 @@ struct Bound {
   }
 };
 
+// A level has fewer than 2^32 logits, so that places in it are 32 bits wide and divided as such.
 struct CandidateLevel : LevelLogits {
   int64_t room;  // of its list
   int64_t first_key;
   int64_t first_candidate;
   int64_t first_chunk;
+  bool adjoining;  // all of an image's logits are
+  Divider by_inside;
+  Divider by_cells;
+  Divider by_classes;
+
+  CandidateLevel() = default;
+  CandidateLevel(const gfl_postprocess& op, int level, int64_t first)
+      : LevelLogits(op, level, first),
+        adjoining(dense()),
+        by_inside(at_least_one(inside())),
+        by_cells(at_least_one(cells)),
+        by_classes(at_least_one(classes)) {}
+
+  // Where a logit stands in memory, from where its image's logits begin.
+  __device__ __forceinline__ int64_t offset_in_image(uint32_t place) const {
+    if (adjoining) return place;
+    const uint32_t run = by_inside.divide(place);
+    return run * outer() + (place - run * static_cast<uint32_t>(inside())) * step();
+  }
+  __device__ __forceinline__ int64_t index(uint32_t place) const {
+    if (classes_inside) return first_index + place;
+    const uint32_t its_class = by_cells.divide(place);
+    const uint32_t cell = place - its_class * static_cast<uint32_t>(cells);
+    return first_index + cell * classes + its_class;
+  }
+
+ private:
+  static int64_t at_least_one(int64_t count) { return count > 0 ? count : 1; }
 };
 
 template <class T>
@@ -59,13 +103,16 @@ struct Candidates {
   int64_t batch;
   int num_levels;
   int shift;  // a step is so many bits of distance
+  int index_bits = 0;
   T threshold;
+  Distance<T> threshold_distance;
   T least;  // no logit below it has a score above the threshold
   CandidateLevel levels[GFL_MAX_LEVELS];
   int64_t chunk_logits;
   int64_t chunks = 0;  // of an image, as the next two
   int64_t keys = 0;
-  int64_t most = 0;      // candidates
+  int64_t most = 0;  // candidates
+  Divider by_chunks;
   uint32_t* histogram;   // (batch, levels, kSteps), given as 0
   uint32_t* found;       // (batch, levels) keys in a list, given as 0
   Bound<T>* bounds;      // (batch, levels)
@@ -78,13 +125,14 @@ struct Candidates {
         num_levels(op.num_levels),
         shift(0),
         threshold(static_cast<T>(op.score_threshold)),
+        threshold_distance(distance_of(threshold)),
         least(static_cast<T>(least_logit(static_cast<double>(threshold)))),
         chunk_logits(logits_a_chunk) {
-    while (distance_of(threshold) >> shift >= kSteps) ++shift;
+    while (threshold_distance >> shift >= kSteps) ++shift;
     int64_t logits = 0;
     for (int i = 0; i < num_levels; ++i) {
       CandidateLevel& level = levels[i];
-      static_cast<LevelLogits&>(level) = LevelLogits(op, i, logits);
+      level = CandidateLevel(op, i, logits);
       const int64_t slack = level.most < 1024 ? 1024 : level.most;
       level.room = level.most + slack < level.size ? level.most + slack : level.size;
       level.first_key = keys;
@@ -95,6 +143,8 @@ struct Candidates {
       most += level.most;
       chunks += (level.size + chunk_logits - 1) / chunk_logits;
     }
+    by_chunks = Divider(chunks);
+    while (logits >> index_bits) ++index_bits;
   }
 
   __device__ __forceinline__ int level_of_chunk(int64_t chunk) const {
@@ -131,59 +181,74 @@ __device__ __forceinline__ T load_logit(const void* data, int32_t dtype, int64_t
   return static_cast<T>(static_cast<const double*>(data)[i]);
 }
 
-// Of the logits S that a thread has of a chunk, those that reach `least`: bit N j + i is the i-th of its j-th vector.
+// A chunk of a level's logits S, shared by kFindThreads threads: what one of them has of it.
 template <class T, class S>
-__device__ __forceinline__ uint32_t reaching(const CandidateLevel& level, int64_t image, int64_t start, T least) {
-  constexpr int N = kPack<S>;
-  const S* logits = static_cast<const S*>(level.scores.data);
-  const int64_t first = start + static_cast<int64_t>(threadIdx.x) * N;
-  uint32_t bits = 0;
-  if (level.dense() && reinterpret_cast<uintptr_t>(logits + image * level.scores.batch_stride) % 16 == 0) {
-    const S* from = logits + image * level.scores.batch_stride;
-    Vector<S, N> loaded[kFindVectors];
+class ChunkShare {
+ public:
+  static constexpr int N = kPack<S>;
+  static constexpr int kLogits = kFindThreads * kFindVectors * N;  // of a chunk
+
+  __device__ __forceinline__ ChunkShare(const CandidateLevel& level, int64_t image, int64_t chunk, int thread)
+      : level_(level),
+        logits_(static_cast<const S*>(level.scores.data) + image * level.scores.batch_stride),
+        size_(static_cast<uint32_t>(level.size)),
+        start_(static_cast<uint32_t>(chunk) * kLogits),
+        first_(start_ + static_cast<uint32_t>(thread) * N) {}
+
+  // Calls use(place, logit) for every logit that reaches `least`.
+  template <class Use>
+  __device__ __forceinline__ void for_each(T least, const Use& use) const {
+    for (uint32_t bits = reaching(least); bits; bits &= bits - 1) {
+      const uint32_t place = place_of(__ffs(static_cast<int>(bits)) - 1);
+      use(place, static_cast<T>(widen(logits_[level_.offset_in_image(place)])));
+    }
+  }
+
+ private:
+  // Bit N j + i is the i-th logit of the share's j-th vector.
+  __device__ __forceinline__ uint32_t place_of(int bit) const {
+    return first_ + static_cast<uint32_t>(bit / N * kFindThreads * N + bit % N);
+  }
+  __device__ __forceinline__ bool whole() const {
+    return level_.adjoining && size_ - start_ >= kLogits && reinterpret_cast<uintptr_t>(logits_) % 16 == 0;
+  }
+  __device__ __forceinline__ uint32_t reaching(T least) const {
+    uint32_t bits = 0;
+    if (whole()) {
+      Vector<S, N> loaded[kFindVectors];
 #pragma unroll
-    for (int j = 0; j < kFindVectors; ++j) {
-      const int64_t at = first + j * kFindThreads * N;
-      if (at + N <= level.size) {
-        loaded[j] = Vector<S, N>::load(from + at);
-      } else {
-        loaded[j] = Vector<S, N>::load_some(from + at, at < level.size ? static_cast<int>(level.size - at) : 0);
+      for (int j = 0; j < kFindVectors; ++j) loaded[j] = Vector<S, N>::load(logits_ + place_of(j * N));
+#pragma unroll
+      for (int j = 0; j < kFindVectors; ++j) {
+        Compute<S> values[N];
+        loaded[j].widen_to(values);
+#pragma unroll
+        for (int i = 0; i < N; ++i) bits |= (values[i] >= least ? 1u : 0u) << (j * N + i);
       }
+      return bits;
     }
-#pragma unroll
+#pragma unroll 1
     for (int j = 0; j < kFindVectors; ++j) {
-      Compute<S> values[N];
-      loaded[j].widen_to(values);
+      S values[N];
 #pragma unroll
-      for (int i = 0; i < N; ++i) bits |= (values[i] >= least ? 1u : 0u) << (j * N + i);
-    }
-    const int64_t left = level.size - first;  // what is past the end was taken for 0
-    for (int b = 0; left < (kFindVectors - 1) * kFindThreads * N + N && b < kFindVectors * N; ++b) {
-      if (b / N * kFindThreads * N + b % N >= left) bits &= ~(1u << b);
+      for (int i = 0; i < N; ++i) {
+        const uint32_t place = place_of(j * N + i);
+        values[i] = place < size_ ? logits_[level_.offset_in_image(place)] : S();
+      }
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        if (place_of(j * N + i) < size_ && widen(values[i]) >= least) bits |= 1u << (j * N + i);
+      }
     }
     return bits;
   }
-#pragma unroll 1
-  for (int b = 0; b < kFindVectors * N; ++b) {
-    const int64_t place = first + b / N * kFindThreads * N + b % N;
-    if (place < level.size && widen(logits[level.offset(image, place)]) >= least) bits |= 1u << b;
-  }
-  return bits;
-}
 
-// Calls use(place, distance) for every logit of a chunk whose score exceeds the threshold and that reaches `least`.
-template <class T, class S, class Use>
-__device__ __forceinline__ void for_each_score(const Candidates<T>& op, const CandidateLevel& level, int64_t image,
-                                               int64_t start, T least, const Use& use) {
-  constexpr int N = kPack<S>;
-  for (uint32_t bits = reaching<T, S>(level, image, start, least); bits; bits &= bits - 1) {
-    const int b = __ffs(static_cast<int>(bits)) - 1;
-    const int64_t place = start + (b / N * kFindThreads + static_cast<int64_t>(threadIdx.x)) * N + b % N;
-    const S logit = static_cast<const S*>(level.scores.data)[level.offset(image, place)];
-    const T score = score_of_logit(static_cast<T>(widen(logit)));
-    if (score > op.threshold) use(place, distance_of(score));
-  }
-}
+  const CandidateLevel& level_;
+  const S* logits_;
+  uint32_t size_;
+  uint32_t start_;
+  uint32_t first_;
+};
 
 struct StepCounts {
   uint32_t of_step[kSteps];
@@ -200,18 +265,26 @@ __global__ void __launch_bounds__(kFindThreads) count_kernel(const Candidates<T>
   const int64_t end = chunks * (blockIdx.x + 1) / gridDim.x;
   for (int i = thread; i < kSteps; i += kFindThreads) counts[i] = 0;
   for (int64_t chunk = chunks * blockIdx.x / gridDim.x; chunk < end; ++chunk) {
-    const int64_t image = chunk / op.chunks;
+    const int64_t image = op.by_chunks.divide_long(chunk);
     const int64_t in_image = chunk - image * op.chunks;
     const int i = op.level_of_chunk(in_image);
     const CandidateLevel& level = op.levels[i];
     if (thread == 0) best = kSteps;
     __syncthreads();
-    for_each_score<T, S>(op, level, image, (in_image - level.first_chunk) * op.chunk_logits, op.least,
-                         [&](int64_t, Distance<T> distance) {
-                           const uint32_t step = static_cast<uint32_t>(distance >> op.shift);
-                           atomicAdd(&counts[step], 1u);
-                           atomicMin(&best, step);
-                         });
+    uint32_t own_best = kSteps;
+    const ChunkShare<T, S> share(level, image, in_image - level.first_chunk, thread);
+    share.for_each(op.least, [&](uint32_t, T logit) {
+      uint32_t step = rough_step(logit, op.shift, op.threshold_distance);
+      if (step == kSteps) {
+        const T score = score_of_logit(logit);
+        if (!(score > op.threshold)) return;
+        step = static_cast<uint32_t>(distance_of(score) >> op.shift);
+      }
+      atomicAdd(&counts[step], 1u);
+      own_best = step < own_best ? step : own_best;
+    });
+    own_best = least_of_warp(own_best);
+    if (thread % kWarp == 0 && own_best < kSteps) atomicMin(&best, own_best);
     __syncthreads();
     if (thread == 0) op.best_steps[chunk] = best;
     const int64_t next = in_image + 1;
@@ -229,19 +302,21 @@ template <class T, class S>
 __global__ void __launch_bounds__(kFindThreads) collect_kernel(const Candidates<T> op) {
   const int64_t chunks = op.chunks * op.batch;
   for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
-    const int64_t image = chunk / op.chunks;
+    const int64_t image = op.by_chunks.divide_long(chunk);
     const int64_t in_image = chunk - image * op.chunks;
     const int i = op.level_of_chunk(in_image);
     const CandidateLevel& level = op.levels[i];
     const Bound<T> bound = op.bounds[image * op.num_levels + i];
     if (op.best_steps[chunk] > bound.step) continue;
-    for_each_score<T, S>(op, level, image, (in_image - level.first_chunk) * op.chunk_logits, bound.least,
-                         [&](int64_t place, Distance<T> distance) {
-                           const int64_t index = level.index(place);
-                           if (!bound.keeps(distance, index)) return;
-                           const uint32_t slot = atomicAdd(&op.found[image * op.num_levels + i], 1u);
-                           op.list[op.list_of(image, i) + slot] = order_key(score_at<T>(distance), index);
-                         });
+    const int thread = static_cast<int>(threadIdx.x);
+    const ChunkShare<T, S> share(level, image, in_image - level.first_chunk, thread);
+    share.for_each(bound.least, [&](uint32_t place, T logit) {
+      const T score = score_of_logit(logit);
+      const int64_t index = level.index(place);
+      if (!(score > op.threshold) || !bound.keeps(distance_of(score), index)) return;
+      const uint32_t slot = atomicAdd(&op.found[image * op.num_levels + i], 1u);
+      op.list[op.list_of(image, i) + slot] = order_key(score, index);
+    });
   }
 }
 

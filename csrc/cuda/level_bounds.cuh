@@ -53,7 +53,11 @@ struct Prefix {
   Distance<T> distance = 0;  // without its last `shift` bits
   int shift;
   uint32_t index = 0;  // without its last `index_shift` bits
-  int index_shift = 32;
+  int index_shift;
+  int index_bits;
+
+  __device__ __forceinline__ explicit Prefix(const Candidates<T>& op)
+      : shift(op.shift), index_shift(op.index_bits), index_bits(op.index_bits) {}
 
   __device__ __forceinline__ bool complete() const { return index_shift == 0; }
   // One digit more. Returns its bits.
@@ -64,7 +68,7 @@ struct Prefix {
     return bits;
   }
   __device__ __forceinline__ void append(int bits, uint32_t digit) {
-    if (index_shift == 32) {
+    if (index_shift == index_bits) {
       distance = static_cast<Distance<T>>(distance << bits | digit);
     } else {
       index = index << bits | digit;
@@ -73,7 +77,7 @@ struct Prefix {
   // The next digit of a key that has the same ones before it; or -1.
   __device__ __forceinline__ int digit(int bits, Distance<T> d, uint32_t i) const {
     const uint32_t most = (1u << bits) - 1;
-    if (index_shift == 32) {
+    if (index_shift == index_bits) {
       return d >> shift >> bits == distance ? static_cast<int>(static_cast<uint32_t>(d >> shift) & most) : -1;
     }
     const bool same = d == distance && static_cast<uint64_t>(i) >> index_shift >> bits == index;
@@ -82,14 +86,46 @@ struct Prefix {
   __device__ __forceinline__ Bound<T> bound() const {
     Bound<T> bound;
     bound.distance = static_cast<Distance<T>>((distance << shift) + ((static_cast<Distance<T>>(1) << shift) - 1));
-    bound.index = index_shift == 32 ? 0xffffffffu : (index << index_shift) + ((1u << index_shift) - 1);
+    bound.index = index_shift == index_bits ? 0xffffffffu : (index << index_shift) + ((1u << index_shift) - 1);
     return bound;
   }
 };
 
-// One block for each level of each image.
+// No logit below it has a score nearer to 1 than `distance`, or just there.
 template <class T>
-__global__ void __launch_bounds__(kBoundThreads) bound_kernel(const Candidates<T> op) {
+__device__ __forceinline__ T least_logit_at(const Candidates<T>& op, Distance<T> distance) {
+  const T least = static_cast<T>(least_logit(static_cast<double>(score_at<T>(distance))));
+  return least > op.least ? least : op.least;
+}
+
+// Lengthens the prefix by a digit and counts it for the keys that begin as the prefix does. Returns the digit's bits. Only
+// chunks that reach the prefix's step are read.
+template <class T, class S>
+__device__ __forceinline__ int count_digits(const Candidates<T>& op, int64_t image, const CandidateLevel& level,
+                                            Prefix<T>& prefix, uint32_t* counts) {
+  const Distance<T> farthest = prefix.bound().distance;
+  const int bits = prefix.lengthen();
+  const T least = least_logit_at(op, farthest);
+  const uint32_t step = static_cast<uint32_t>(farthest >> op.shift);
+  const int thread = static_cast<int>(threadIdx.x);
+  const uint32_t* best_steps = op.best_steps + image * op.chunks + level.first_chunk;
+  const int64_t chunks = (level.size + op.chunk_logits - 1) / op.chunk_logits;
+  for (int64_t chunk = thread / kFindThreads; chunk < chunks; chunk += kBoundThreads / kFindThreads) {
+    if (best_steps[chunk] > step) continue;
+    const ChunkShare<T, S> share(level, image, chunk, thread % kFindThreads);
+    share.for_each(least, [&](uint32_t place, T logit) {
+      const T score = score_of_logit(logit);
+      if (!(score > op.threshold)) return;
+      const int digit = prefix.digit(bits, distance_of(score), static_cast<uint32_t>(level.index(place)));
+      if (digit >= 0) atomicAdd(&counts[digit], 1u);
+    });
+  }
+  return bits;
+}
+
+// One block for each level of each image.
+template <class T, class S>
+__global__ void __launch_bounds__(kBoundThreads, 1) bound_kernel(const Candidates<T> op) {
   uint32_t (&counts)[kSteps] = static_shared<StepCounts>().of_step;
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t image = blockIdx.x / op.num_levels;
@@ -98,24 +134,15 @@ __global__ void __launch_bounds__(kBoundThreads) bound_kernel(const Candidates<T
   for (int i = thread; i < kSteps; i += kBoundThreads) counts[i] = histogram[i];
   __syncthreads();
 
-  Prefix<T> prefix;
-  prefix.shift = op.shift;
+  Prefix<T> prefix(op);
   CrowdedStep last = step_of(counts, static_cast<uint32_t>(level.most));
   const bool all = last.step == kSteps;
   if (!all) prefix.distance = last.step;
   uint32_t before = last.before;
   while (!all && before + last.inside > level.room && !prefix.complete()) {
-    const int bits = prefix.lengthen();
     for (int i = thread; i < kSteps; i += kBoundThreads) counts[i] = 0;
     __syncthreads();
-    for (int64_t place = thread; place < level.size; place += kBoundThreads) {
-      const T logit = load_logit<T>(level.scores.data, level.scores.dtype, level.offset(image, place));
-      if (!(logit >= op.least)) continue;
-      const T score = score_of_logit(logit);
-      if (!(score > op.threshold)) continue;
-      const int digit = prefix.digit(bits, distance_of(score), static_cast<uint32_t>(level.index(place)));
-      if (digit >= 0) atomicAdd(&counts[digit], 1u);
-    }
+    const int bits = count_digits<T, S>(op, image, level, prefix, counts);
     __syncthreads();
     last = step_of(counts, static_cast<uint32_t>(level.most) - before);
     before += last.before;
@@ -123,10 +150,9 @@ __global__ void __launch_bounds__(kBoundThreads) bound_kernel(const Candidates<T
   }
   if (thread != 0) return;
   Bound<T> bound = prefix.bound();
-  if (all) bound.distance = distance_of(op.threshold);
+  if (all) bound.distance = op.threshold_distance;
   bound.step = static_cast<uint32_t>(bound.distance >> op.shift);
-  const T least = static_cast<T>(least_logit(static_cast<double>(score_at<T>(bound.distance))));
-  bound.least = least > op.least ? least : op.least;
+  bound.least = least_logit_at(op, bound.distance);
   op.bounds[blockIdx.x] = bound;
 }
 

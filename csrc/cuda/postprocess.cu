@@ -75,7 +75,7 @@ struct Postprocess {
     const BinsRows rows(1, kSides, op.bins, batch * from.most, true, sizeof(T));
     stream.launch(clear_kernel, grid(stream, cleared_words), cleared, cleared_words, op.counts, batch);
     stream.launch(count_kernel<T, S>, Grid{stream.blocks(batch * from.chunks, 8), kFindThreads}, from);
-    stream.launch(bound_kernel<T>, Grid{static_cast<int>(batch * op.num_levels), kBoundThreads}, from);
+    stream.launch(bound_kernel<T, S>, Grid{static_cast<int>(batch * op.num_levels), kBoundThreads}, from);
     stream.launch(collect_kernel<T, S>, Grid{stream.blocks(batch * from.chunks, 8), kFindThreads}, from);
     stream.launch(place_kernel<T>, grid(stream, batch * from.keys * kWarp), from);
     stream.launch(decode_kernel<T>, Grid{stream.blocks(rows.tiles(), 12), kTileThreads, rows.tile_bytes}, from,

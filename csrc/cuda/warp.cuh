@@ -25,6 +25,18 @@ __device__ __forceinline__ uint64_t where(bool low, bool high) {
   return static_cast<uint64_t>(__ballot_sync(kFullWarp, high)) << kWarp | lower;
 }
 
+__device__ __forceinline__ uint32_t least_of_warp(uint32_t number) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  return __reduce_min_sync(kFullWarp, number);
+#else
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    const uint32_t other = __shfl_xor_sync(kFullWarp, number, offset);
+    number = other < number ? other : number;
+  }
+  return number;
+#endif
+}
+
 __device__ __forceinline__ uint32_t united(uint32_t bits) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
   return __reduce_or_sync(kFullWarp, bits);

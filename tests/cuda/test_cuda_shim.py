@@ -26,7 +26,7 @@ OPS_WITH_BARRIERS = [
     *("nms", "postprocess"),
     "large",
 ]
-OPS = [*OPS_WITH_BARRIERS, "generalized_focal_loss", "scale"]
+OPS = [*OPS_WITH_BARRIERS, "generalized_focal_loss", "scale", "dividers", "rough_steps"]
 LONG = ("postprocess",)  # nine launches a case
 
 

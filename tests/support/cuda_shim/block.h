@@ -325,19 +325,25 @@ T exchange(const T& value, int lane) {
   return got;
 }
 
-// The bits that the lanes of this thread's warp have together.
-inline uint32_t united(uint32_t bits) {
+// What the numbers of this thread's warp come to.
+template <class Combine>
+uint32_t reduce_warp(uint32_t number, const Combine& combine) {
   const unsigned warp = threadIdx.x / kWarpSize * kWarpSize;
-  std::memcpy(slots[threadIdx.x].bytes, &bits, sizeof bits);
+  std::memcpy(slots[threadIdx.x].bytes, &number, sizeof number);
   warp_barrier();
-  uint32_t all = 0;
   for (unsigned lane = 0; lane < kWarpSize; ++lane) {
     uint32_t of_lane;
     std::memcpy(&of_lane, slots[warp + lane].bytes, sizeof of_lane);
-    all |= of_lane;
+    number = combine(number, of_lane);
   }
   warp_barrier();
-  return all;
+  return number;
+}
+inline uint32_t united(uint32_t bits) {
+  return reduce_warp(bits, [](uint32_t a, uint32_t b) { return a | b; });
+}
+inline uint32_t least(uint32_t number) {
+  return reduce_warp(number, [](uint32_t a, uint32_t b) { return a < b ? a : b; });
 }
 
 }  // namespace shim

@@ -60,6 +60,7 @@ T __shfl_xor_sync(unsigned, T value, int bits) {
   return shim::exchange(value, (static_cast<int>(threadIdx.x) % 32) ^ bits);
 }
 inline uint32_t __reduce_or_sync(unsigned, uint32_t bits) { return shim::united(bits); }
+inline uint32_t __reduce_min_sync(unsigned, uint32_t number) { return shim::least(number); }
 inline uint32_t __ballot_sync(unsigned, bool vote) {
   return shim::united(vote ? 1u << threadIdx.x % shim::kWarpSize : 0u);
 }

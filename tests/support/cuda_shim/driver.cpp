@@ -7,6 +7,7 @@
 #include "buffers.h"
 #include "detections.h"
 #include "levels.h"
+#include "numbers.h"
 #include "rows.h"
 
 namespace {
@@ -88,7 +89,9 @@ const Op kOps[] = {{"class_loss", class_loss},
                    {"multilevel_class_loss", multilevel_class_loss},
                    {"positives", positives},
                    {"nms", nms},
-                   {"postprocess", postprocess}};
+                   {"postprocess", postprocess},
+                   {"dividers", dividers},
+                   {"rough_steps", rough_steps}};
 
 }  // namespace
 
