@@ -3,6 +3,7 @@
 #pragma once
 
 #include "class_loss_flat.cuh"
+#include "class_loss_rows.cuh"
 #include "class_loss_strided.cuh"
 #include "class_loss_types.h"
 
@@ -39,13 +40,30 @@ void launch_flat(Stream& stream, const gfl_class_loss& op, const Formula& formul
 template <class T, class Formula>
 void launch_strided(Stream& stream, const gfl_class_loss& op, const Formula& formula, bool backward) {
   const ClassArguments<T> arguments(op, backward);
-  int lanes = 1;
+  int lane_bits = 0;  // as few lanes as have all of a row in flight
   const bool rows_adjoin = op.pred.row_stride < op.pred.col_stride;
-  while (!rows_adjoin && lanes < kWarp && lanes < op.cols) lanes *= 2;
-  const int groups = kStridedThreads / lanes;
+  while (!rows_adjoin && 1 << lane_bits < kWarp && kStridedColumns<T, Formula> << lane_bits < op.cols) ++lane_bits;
+  const int groups = kStridedThreads >> lane_bits;
   const int blocks = stream.blocks((op.rows + groups - 1) / groups, 8);
-  stream.launch(class_loss_strided<T, Formula>, Grid{blocks, kStridedThreads}, arguments, formula, lanes);
+  stream.launch(op.target.data ? class_loss_strided<T, Formula, true> : class_loss_strided<T, Formula, false>,
+                Grid{blocks, kStridedThreads}, arguments, formula, lane_bits);
   if (arguments.sum) finish(stream, arguments.sums, blocks);
+}
+
+template <class T, class Formula>
+void launch_rows(Stream& stream, const gfl_class_loss& op, const Formula& formula) {
+  const ClassArguments<T> arguments(op, false);
+  const int lane_bits = lane_bits_of_row(static_cast<int>(op.cols) / kPack<T>);
+  const int groups = kRowThreads >> lane_bits;
+  const int blocks = stream.blocks((op.rows + groups - 1) / groups, 16);
+  stream.launch(class_loss_rows<T, Formula>, Grid{blocks, kRowThreads}, arguments, formula, lane_bits);
+}
+
+// Losses of whole rows of labels, without a gradient.
+template <class T>
+bool by_rows(const gfl_class_loss& op) {
+  return op.target.data == nullptr && op.grad.data == nullptr && whole_rows<T>(op) && contiguous<T>(op.pred, op) &&
+         spread_of(op.weight, op.rows, op.cols) != Spread::kElements;
 }
 
 // The usual losses of labels have a kernel for each purpose; the others share one that can do both.
@@ -53,6 +71,12 @@ template <class T, class Formula>
 int run_class_loss(Stream& stream, const gfl_class_loss& op, const Formula& formula, bool backward) {
   constexpr bool kOwnKernels = UsualFormula<Formula>::value && !std::is_same<T, double>::value;
   const bool per_row = !backward && op.reduction.mode == GFL_REDUCE_ROWS;
+  if constexpr (kOwnKernels) {
+    if (per_row && by_rows<T>(op)) {
+      launch_rows<T>(stream, op, formula);
+      return stream.status();
+    }
+  }
   if (per_row || !flat<T>(op)) {
     launch_strided<T>(stream, op, formula, backward);
   } else if (op.target.data) {

@@ -128,3 +128,49 @@ def test_instructions_of_the_dense_pass(
     assert special == 2  # one exponential and one reciprocal
     assert instructions <= most
     assert loop.count("STG.E.128") == (loads if purpose.endswith("true") else 0)
+
+
+# A thread has 16 logits at a time, and the one of its warp with most of them above the threshold decides how often all
+# go through the loop: 16 images of 800 x 1344 have 28.7 million, and one in seven exceeds 0.05 where they are N(-4, 1).
+SCORES = [("count_kernel<float, {}>", 60), ("bound_kernel<float, {}>", 116)]
+
+
+@FOR_EACH_ARCHITECTURE
+@pytest.mark.parametrize("dtype", ["float", "bfloat16", "float16"])
+@pytest.mark.parametrize(("name", "most"), SCORES)
+def test_instructions_of_a_score_above_the_threshold(architecture: int, name: str, most: int, dtype: str) -> None:
+    loop = cubins.loop_through(kernel(architecture, name.format(dtype)), r"ATOMS\.POPC\.INC")
+    print(f"\nsm_{architecture} {name.format(dtype)}: {len(loop.instructions)} instructions a score")
+    assert len(loop.instructions) <= most
+    if name.startswith("count"):
+        assert loop.count(r"\bD(FMA|ADD|MUL)\b") == 0  # a score in double takes twice as long
+
+
+# Losses that are not reduced, and those of logits that lie in any other way: kernel, loads of logits in flight.
+IN_FLIGHT = [
+    *((f"class_loss_rows<{dtype}, QualityFocal<Square> >", r"LDG\.E\.128", 5) for dtype in ("float", "bfloat16")),
+    ("class_loss_strided<float, QualityFocal<Square>, false>", r"LDG\.E ", 8),
+    ("class_loss_strided<bfloat16, QualityFocal<Square>, false>", r"LDG\.E\.U16", 8),
+    ("class_loss_strided<double, QualityFocal<Square>, false>", r"LDG\.E\.64", 4),
+]
+
+
+@FOR_EACH_ARCHITECTURE
+@pytest.mark.parametrize(("name", "load", "least"), IN_FLIGHT)
+def test_loads_in_flight(architecture: int, name: str, load: str, least: int) -> None:
+    code = cubins.code(kernel(architecture, name))
+    first_use = next(i for i, text in enumerate(code) if re.search(r"MUFU\.EX2|DFMA", text))
+    assert sum(bool(re.search(load, text)) for text in code[:first_use]) >= least
+
+
+@FOR_EACH_ARCHITECTURE
+@pytest.mark.parametrize(("dtype", "most"), [("float", 29.0), ("bfloat16", 23.0), ("float16", 22.5)])
+def test_instructions_of_sums_of_rows(architecture: int, dtype: str, most: float) -> None:
+    """From the exponential of one negative to that of the next."""
+    name = f"class_loss_rows<{dtype}, QualityFocal<Square> >"
+    code = cubins.code(kernel(architecture, name))
+    negatives = 5 * 16 // (4 if dtype == "float" else 2)
+    places = [i for i, text in enumerate(code) if "MUFU.EX2" in text][:negatives]
+    instructions = (places[-1] - places[0]) / (negatives - 1)
+    print(f"\nsm_{architecture} {name}: {instructions:.1f} instructions an element")
+    assert instructions <= most
