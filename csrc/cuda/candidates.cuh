@@ -36,10 +36,11 @@ __device__ __forceinline__ T score_at(Distance<T> distance) {
   return score_of_bits(static_cast<Distance<T>>(distance + descending_bits(static_cast<T>(1))));
 }
 
+// The most that a sigmoid in float may be off by: ex2, rcp and the roundings of their arguments come to 12 at most.
+constexpr uint32_t kRoughError = 32;
+
 // The step of a logit's score, from a sigmoid in float; kSteps where that is too near to the end of a step, or to the
 // threshold, to tell. It takes a third of the instructions of the score itself, which is worked out in double.
-constexpr uint32_t kRoughError =
-    32;  // of the distance: ex2, rcp and the roundings of their arguments come to 12 at most
 __device__ __forceinline__ uint32_t rough_step(float logit, int shift, uint32_t threshold) {
   const uint32_t distance = distance_of(sigmoid_reciprocal(exponential(-logit)));
   const uint32_t nearest = distance < kRoughError ? 0 : distance - kRoughError;

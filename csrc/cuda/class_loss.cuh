@@ -123,12 +123,20 @@ int with_class_formula(const Op& op, const Run& run) {
 
 // A negative's terms, of a logit that was a T.
 template <class T, class Formula>
-__device__ __forceinline__ LossGrad<Compute<T>> negative_term(const Formula& formula, Compute<T> x) {
-  if constexpr (sizeof(T) == 2 && UsualFormula<Formula>::value) {
-    return formula.negative(x, brief_sigmoid_parts(x));
+__device__ __forceinline__ NegativeTerm<Compute<T>> negative_term(const Formula& formula, Compute<T> x) {
+  if constexpr (!Formula::of_logits) {
+    const LossGrad<Compute<T>> term = formula.negative(x);
+    return {term.loss, constant<Compute<T>>(1.0), term.grad};
+  } else if constexpr (sizeof(T) == 2 && UsualFormula<Formula>::value) {
+    return formula.negative_term(x, brief_sigmoid_parts(x));
   } else {
-    return formula.negative(x);
+    return formula.negative_term(x, sigmoid_parts(x));
   }
+}
+template <class T, class Formula>
+__device__ __forceinline__ LossGrad<Compute<T>> negative_loss(const Formula& formula, Compute<T> x) {
+  const NegativeTerm<Compute<T>> term = negative_term<T>(formula, x);
+  return {term.modulation * term.bce, term.grad};
 }
 
 }  // namespace cuda

@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kTileThreads, kFlatBlocks<T, Formula>)
     // One question for all that seldom happens, so that the usual vector pays for one branch.
     const bool plain = plan.plain & static_cast<int>(!marked) & static_cast<int>(place.count == Tile::kElements);
 
-    C tile_loss = C();
+    LossLanes<C, N> tile_loss;
 #pragma unroll
     for (int j = 0; j < Tile::kUnroll; ++j) {
       const int local = j * Tile::kStep + thread * N;
@@ -85,7 +85,9 @@ __global__ void __launch_bounds__(kTileThreads, kFlatBlocks<T, Formula>)
                                     : negative_terms<T>(formula, logits[j]);
       if (plain) {
         if (kGrad) terms.narrowed_grad(grad_scale).store(tile_grad + local);
+        if (kLoss) terms.add_losses(tile_loss);
       } else {
+        terms.multiply_out();
         unsigned dropped = kDense ? 0u : marks[local / 32] >> (local % 32);
         if (left < N) dropped |= ~0u << (left > 0 ? left : 0);
         terms.drop(dropped);
@@ -94,10 +96,10 @@ __global__ void __launch_bounds__(kTileThreads, kFlatBlocks<T, Formula>)
           store_vector(terms.scaled_loss(grad_scale), op.element_losses + place.start + local, left);
         }
         if (kGrad && op.grad) store_vector(terms.narrowed_grad(grad_scale), tile_grad + local, left);
+        if (kLoss) terms.add_losses(tile_loss);
       }
-      if (kLoss) tile_loss = tile_loss + terms.loss_sum();
     }
-    total += static_cast<double>(tile_loss * shared_factor);
+    total += static_cast<double>(tile_loss.sum() * shared_factor);
 
     if (!kDense && marked) {
       __syncthreads();  // the dense stores are done and the marks read

@@ -42,7 +42,8 @@ void launch_strided(Stream& stream, const gfl_class_loss& op, const Formula& for
   const ClassArguments<T> arguments(op, backward);
   int lane_bits = 0;  // as few lanes as have all of a row in flight
   const bool rows_adjoin = op.pred.row_stride < op.pred.col_stride;
-  while (!rows_adjoin && 1 << lane_bits < kWarp && kStridedColumns<T, Formula> << lane_bits < op.cols) ++lane_bits;
+  while (!rows_adjoin && 1 << lane_bits < kWarp && kStridedColumns<T, Formula, false> << lane_bits < op.cols)
+    ++lane_bits;
   const int groups = kStridedThreads >> lane_bits;
   const int blocks = stream.blocks((op.rows + groups - 1) / groups, 8);
   stream.launch(op.target.data ? class_loss_strided<T, Formula, true> : class_loss_strided<T, Formula, false>,

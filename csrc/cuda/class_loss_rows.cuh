@@ -37,16 +37,19 @@ __device__ __forceinline__ double row_negatives(const Formula& formula, const T*
       const int v = first + j * lanes;
       if (v < vectors) logits[j] = Vector<T, N>::load(row + v * N);
     }
-    C loss = C();
+    LossLanes<C, N> loss;
 #pragma unroll
     for (int j = 0; j < kRowVectors; ++j) {
       const int v = first + j * lanes;
       if (v >= vectors) break;
       VectorTerms<T> terms = negative_terms<T>(formula, logits[j]);
-      if (v == label / N) terms.drop(1u << label % N);
-      loss = loss + terms.loss_sum();
+      if (v == label / N) {
+        terms.multiply_out();
+        terms.drop(1u << label % N);
+      }
+      terms.add_losses(loss);
     }
-    total += static_cast<double>(loss);
+    total += static_cast<double>(loss.sum());
   }
   return total;
 }

@@ -13,9 +13,9 @@ constexpr int kStridedThreads = 256;
 
 // Columns of a thread whose loads are in flight together, and whose losses are added in the compute type: as many as there
 // are registers for.
-template <class T, class Formula>
+template <class T, class Formula, bool kDense>
 constexpr int kStridedColumns = !UsualFormula<Formula>::value ? 2
-                                : sizeof(T) == 8              ? 4
+                                : sizeof(T) == 8 || kDense    ? 4
                                                               : 8;
 
 // The columns lane, lane + lanes, ... of one row, with 2^lane_bits lanes.
@@ -23,7 +23,7 @@ template <class T, class Formula, bool kDense>
 class StridedColumns {
  public:
   using C = Compute<T>;
-  static constexpr int kTogether = kStridedColumns<T, Formula>;
+  static constexpr int kTogether = kStridedColumns<T, Formula, kDense>;
 
   __device__ __forceinline__ StridedColumns(const ClassArguments<T>& op, const Formula& formula, int64_t row,
                                             int lane_bits)
@@ -85,7 +85,7 @@ class StridedColumns {
     for (int k = 0; k < kTogether; ++k) {
       if (k >= at.count) break;
       if (owns_label && k == static_cast<int>(label_place)) continue;
-      const LossGrad<C> term = kDense ? formula_.dense(x[k], target[k]) : negative_term<T>(formula_, x[k]);
+      const LossGrad<C> term = kDense ? formula_.dense(x[k], target[k]) : negative_loss<T>(formula_, x[k]);
       loss = loss + finish_term(term, at, k);
     }
     if (!owns_label) return loss;

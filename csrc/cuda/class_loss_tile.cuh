@@ -90,19 +90,39 @@ __device__ __forceinline__ void for_each_positive(const ClassArguments<T>& op, c
   }
 }
 
-// The losses and gradients of one vector of elements, without the marked ones.
+// Sums of losses in the compute type, several so that none waits for the one before.
+template <class C, int N>
+struct LossLanes {
+  static constexpr int kLanes = N < 4 ? N : 4;
+  C lanes[kLanes] = {};
+
+  __device__ __forceinline__ C sum() const {
+    return kLanes == 2 ? lanes[0] + lanes[1] : (lanes[0] + lanes[1]) + (lanes[kLanes - 2] + lanes[kLanes - 1]);
+  }
+};
+
+// The losses (modulation times bce) and gradients of one vector of elements, without the marked ones.
 template <class T>
 struct VectorTerms {
   static constexpr int N = kPack<T>;
   using C = Compute<T>;
-  C loss[N];
+  C modulation[N];
+  C bce[N];
   C grad[N];
 
+  __device__ __forceinline__ void multiply_out() {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      modulation[i] = modulation[i] * bce[i];
+      bce[i] = constant<C>(1.0);
+    }
+  }
+  // Once they are multiplied out, since bce may be infinite.
   __device__ __forceinline__ void drop(unsigned marked) {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       const bool dropped = (marked >> i & 1u) != 0;
-      loss[i] = select(dropped, C(), loss[i]);
+      modulation[i] = select(dropped, C(), modulation[i]);
       grad[i] = select(dropped, C(), grad[i]);
     }
   }
@@ -113,28 +133,22 @@ struct VectorTerms {
     const bool same = walk.same_row(N);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      loss[i] = loss[i] * factor;
+      modulation[i] = modulation[i] * factor;
       grad[i] = grad[i] * factor;
       if (same || i + 1 >= count) continue;
       walk.next();
       factor = walk.value();
     }
   }
-  __device__ __forceinline__ C loss_sum() const {
-    C sums[N];
+  __device__ __forceinline__ void add_losses(LossLanes<C, N>& sums) const {
+    constexpr int kLanes = LossLanes<C, N>::kLanes;
 #pragma unroll
-    for (int i = 0; i < N; ++i) sums[i] = loss[i];
-#pragma unroll
-    for (int half = N / 2; half > 0; half /= 2) {
-#pragma unroll
-      for (int i = 0; i < half; ++i) sums[i] = sums[i] + sums[i + half];
-    }
-    return sums[0];
+    for (int i = 0; i < N; ++i) sums.lanes[i % kLanes] = fused(modulation[i], bce[i], sums.lanes[i % kLanes]);
   }
   __device__ __forceinline__ Vector<C, N> scaled_loss(C scale) const {
     C scaled[N];
 #pragma unroll
-    for (int i = 0; i < N; ++i) scaled[i] = loss[i] * scale;
+    for (int i = 0; i < N; ++i) scaled[i] = modulation[i] * bce[i] * scale;
     return Vector<C, N>::narrowed(scaled);
   }
   __device__ __forceinline__ Vector<T, N> narrowed_grad(C scale) const {
@@ -167,8 +181,9 @@ __device__ __forceinline__ VectorTerms<T> negative_terms(const Formula& formula,
   VectorTerms<T> terms;
 #pragma unroll
   for (int i = 0; i < kPack<T>; ++i) {
-    const LossGrad<C> term = negative_term<T>(formula, x[i]);
-    terms.loss[i] = term.loss;
+    const NegativeTerm<C> term = negative_term<T>(formula, x[i]);
+    terms.modulation[i] = term.modulation;
+    terms.bce[i] = term.bce;
     terms.grad[i] = term.grad;
   }
   return terms;
@@ -191,7 +206,8 @@ __device__ __forceinline__ VectorTerms<T> dense_terms(const Formula& formula, co
 #pragma unroll
   for (int i = 0; i < N; ++i) {
     const LossGrad<C> term = formula.dense(x[i], t[i]);
-    terms.loss[i] = term.loss;
+    terms.modulation[i] = term.loss;
+    terms.bce[i] = constant<C>(1.0);
     terms.grad[i] = term.grad;
   }
   return terms;

@@ -266,16 +266,16 @@ struct MapThread {
     for (int j = 0; j < kUnroll; ++j) {
       logits[j] = Vector<T, N>::load(pred + (at + j) * level.pred_axes.across_stride);
     }
-    C loss = C();
+    LossLanes<C, N> loss;
 #pragma unroll
     for (int j = 0; j < kUnroll; ++j) {
       const VectorTerms<T> terms = negative_terms<T>(formula, logits[j]);
       if (writes(grad)) {
         terms.narrowed_grad(grad_scale).store(grad + (at + j) * level.grad_axes.across_stride);
       }
-      if (kLoss) loss = loss + terms.loss_sum();
+      if (kLoss) terms.add_losses(loss);
     }
-    return loss;
+    return loss.sum();
   }
 
   // One vector, element by element: whatever its alignment, and whatever stands in it.
@@ -296,7 +296,7 @@ struct MapThread {
       }
 #pragma unroll
       for (int i = 0; i < kPart; ++i) {
-        const LossGrad<C> term = negative_term<T>(formula, x[i]);
+        const LossGrad<C> term = negative_loss<T>(formula, x[i]);
         const bool dropped = ((left_out | positives) >> (first + i) & 1u) != 0;
         if (kLoss) loss += static_cast<double>(select(dropped, C(), term.loss));
         if (writes(grad) && first + i < item.count) {

@@ -18,6 +18,14 @@
 
 namespace gfl {
 
+// A negative's loss as the product that it is, which a sum of losses takes in one step.
+template <class T>
+struct NegativeTerm {
+  T modulation;
+  T bce;
+  T grad;
+};
+
 template <class Exponent>
 struct QualityFocal {
   static constexpr bool of_logits = true;
@@ -29,9 +37,15 @@ struct QualityFocal {
   }
   template <class T>
   GFL_MEMBER LossGrad<T> negative(T x, const SigmoidParts<T>& parts) const {
+    const NegativeTerm<T> term = negative_term(x, parts);
+    return {term.modulation * term.bce, term.grad};
+  }
+  template <class T>
+  GFL_MEMBER NegativeTerm<T> negative_term(T x, const SigmoidParts<T>& parts) const {
     const T modulation = beta.of_sigmoid(x, parts);
     const T bce = softplus(x, parts);
-    return {modulation * bce, modulation * fused(beta.template value<T>(), parts.q * capped(bce), parts.p)};
+    const T pull = vanishing_product(parts.q, bce);
+    return {modulation, bce, modulation * fused(beta.template value<T>(), pull, parts.p)};
   }
 
   template <class T>
@@ -101,6 +115,12 @@ struct SigmoidFocal {
     const LossGrad<T> term = QualityFocal<Exponent>{gamma}.negative(x, parts);
     const T share = constant<T>(1.0 - alpha);
     return {share * term.loss, share * term.grad};
+  }
+  template <class T>
+  GFL_MEMBER NegativeTerm<T> negative_term(T x, const SigmoidParts<T>& parts) const {
+    const NegativeTerm<T> term = QualityFocal<Exponent>{gamma}.negative_term(x, parts);
+    const T share = constant<T>(1.0 - alpha);
+    return {share * term.modulation, term.bce, share * term.grad};
   }
 
   template <class T>

@@ -47,6 +47,20 @@ GFL_FN T capped(T x) {
 GFL_FN VecF capped(VecF x) { return (VecF)_mm512_min_ps(_mm512_set1_ps(3.4028234663852886e38f), (__m512)x); }
 #endif
 
+// a b for an a that is 0 wherever b is infinite: 0 there, not NaN. The product must lie in [0, 1], and a NaN in it must show
+// elsewhere in the formula: a GPU has an instruction that makes it 0.
+template <class T>
+GFL_FN T vanishing_product(T a, T b) {
+  return a * capped(b);
+}
+#if defined(__CUDA_ARCH__)
+GFL_FN float vanishing_product(float a, float b) {
+  float product;
+  asm("mul.sat.f32 %0, %1, %2;" : "=f"(product) : "f"(a), "f"(b));
+  return product;
+}
+#endif
+
 // n = x log2(e), rounded, for e^x = 2^n e^(x - n ln2). What it returns is n for times_power_of_two alone: adding
 // 1.5 * 2^23 left it in the low bits of the mantissa, where a shift makes an exponent of it.
 template <class T>
@@ -190,6 +204,17 @@ GFL_FN T log1p_slope(T e) {
   p = fused(p, e, constant<T>(0.3331909673176));
   p = fused(p, e, constant<T>(-0.4999949313656));
   return fused(p, e, constant<T>(0.9999999698798));
+}
+
+// The same to 1.4e-6, for half types.
+GFL_FN float brief_log1p_slope(float e) {
+  float p = 0.014141021452f;
+  p = fused(p, e, -0.066401792869f);
+  p = fused(p, e, 0.14922386664f);
+  p = fused(p, e, -0.23503859933f);
+  p = fused(p, e, 0.33109448866f);
+  p = fused(p, e, -0.49986965630f);
+  return fused(p, e, 0.99999873154f);
 }
 
 #if defined(__AVX512F__) && defined(GFL_VECTOR_BYTES)

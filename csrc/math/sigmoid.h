@@ -52,11 +52,13 @@ GFL_FN SigmoidParts<double> sigmoid_parts(double x) {
   return {x >= 0 ? larger : smaller, x >= 0 ? smaller : larger, ::log1p(e), 1.0};
 }
 
-// Of a logit that was a half type, in two thirds of the instructions: a GPU reads two of those in the time that a float
-// takes.
+// Of a logit that was a half type, in little more than half of the instructions: a GPU reads two of those in the time that
+// a float takes. q is exact relative to 1 alone, which its product with a softplus still is to 2e-6.
 GFL_FN SigmoidParts<float> brief_sigmoid_parts(float x) {
   const float e = brief_exponential(-absolute(x));
-  return sigmoid_parts(x, e, sigmoid_reciprocal(e));
+  const float r = sigmoid_reciprocal(e);
+  const float p = select(x >= 0.0f, r, e * r);
+  return {p, 1.0f - p, e, brief_log1p_slope(e)};
 }
 
 template <class T>

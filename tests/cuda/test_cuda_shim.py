@@ -26,7 +26,7 @@ OPS_WITH_BARRIERS = [
     *("nms", "postprocess"),
     "large",
 ]
-OPS = [*OPS_WITH_BARRIERS, "generalized_focal_loss", "scale", "dividers", "rough_steps"]
+OPS = [*OPS_WITH_BARRIERS, "generalized_focal_loss", "scale", "dividers", "rough_steps", "brief_terms"]
 LONG = ("postprocess",)  # nine launches a case
 
 

@@ -91,7 +91,8 @@ const Op kOps[] = {{"class_loss", class_loss},
                    {"nms", nms},
                    {"postprocess", postprocess},
                    {"dividers", dividers},
-                   {"rough_steps", rough_steps}};
+                   {"rough_steps", rough_steps},
+                   {"brief_terms", brief_terms}};
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 
 #include "buffers.h"
 #include "cuda/candidates.cuh"
+#include "cuda/class_loss.cuh"
 
 namespace {
 
@@ -51,6 +52,32 @@ void rough_steps(Random& random) {
     }
   }
   if (shift >= 12 && unknown > kTries / 20) die("rough steps are hardly ever known");
+}
+
+// The terms of a half logit, of which there are so few that all are tried, against those in double.
+template <class T>
+void brief_terms_of(int bits) {
+  const gfl::QualityFocal<gfl::Square> formula{};
+  const float x = gfl::widen(T{static_cast<uint16_t>(bits)});
+  const gfl::LossGrad<float> term = gfl::cuda::negative_loss<T>(formula, x);
+  const double p = 1.0 / (1.0 + std::exp(-static_cast<double>(x)));
+  const double bce = std::fmax(x, 0.0) + std::log1p(std::exp(-std::fabs(static_cast<double>(x))));
+  const double pull = std::isinf(x) ? 0.0 : (1.0 - p) * bce;
+  const auto near = [&](double got, double truth) {
+    return got == truth || std::fabs(got - truth) <= 3e-6 * truth + 1e-36 || (std::isnan(got) && std::isnan(x));
+  };
+  if (!near(term.loss, p * p * bce) || !near(term.grad, p * p * (p + 2.0 * pull))) {
+    die("brief terms of " + std::to_string(x) + ": " + std::to_string(term.loss) + ", " + std::to_string(term.grad));
+  }
+}
+
+void brief_terms(Random&) {
+  static int tried = 0;  // 128 cases have them all
+  for (int i = 0; i < 512; ++i, ++tried) {
+    const int bits = tried % (1 << 16);
+    brief_terms_of<gfl::bfloat16>(bits);
+    brief_terms_of<gfl::float16>(bits);
+  }
 }
 
 }  // namespace
