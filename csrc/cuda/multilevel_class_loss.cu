@@ -10,8 +10,10 @@ namespace {
 
 template <class T, class Formula, bool kLoss, bool kGrad>
 void launch(Stream& stream, const MapArguments<T>& arguments, const Formula& formula) {
-  const int blocks = stream.blocks((arguments.items + kMapThreads - 1) / kMapThreads, 12);
-  stream.launch(multilevel_class_loss_kernel<T, Formula, kLoss, kGrad>, Grid{blocks, kMapThreads}, arguments, formula);
+  const int blocks = stream.blocks((arguments.items * kItemParts + kMapThreads - 1) / kMapThreads, 12);
+  const MapPlan plan(arguments.items, static_cast<int64_t>(blocks) * kMapThreads);
+  stream.launch(multilevel_class_loss_kernel<T, Formula, kLoss, kGrad>, Grid{blocks, kMapThreads}, arguments, formula,
+                plan);
   if (kLoss && arguments.sum) finish(stream, arguments.sums, blocks);
 }
 

@@ -1,9 +1,9 @@
 // Dense classification losses of maps, whichever way they lie.
 //
 // Of a map of one level and image either the positions lie side by side or the classes do: that axis is cut into vectors
-// of 16 bytes, and a thread follows one vector along the other axis for kRun steps, several of them in flight. Neighbours
-// take neighbouring vectors. All vectors of all levels and images are numbered through, so that small levels fill no
-// block of their own. Everything counts as negative at first; what has a positive or a position that is left out in it
+// of 16 bytes, and a thread follows one vector along the other axis for kItemSteps steps, several of them in flight.
+// Neighbours take neighbouring vectors. The items of all levels and images are numbered through, so that small levels fill
+// no block of their own, and those that are too few to go round all threads once more are cut in kItemParts parts. Everything counts as negative at first; what has a positive or a position that is left out in it
 // goes the careful way.
 #pragma once
 
@@ -14,7 +14,8 @@ namespace gfl {
 namespace cuda {
 
 constexpr int kMapThreads = 256;
-constexpr int kRun = 16;
+constexpr int kItemSteps = 16;
+constexpr int kItemParts = 4;
 
 // The usual losses of float have a kernel for each purpose; the unusual ones, and those of double, share one that can do
 // all. Nobody wants a half gradient from the forward, which would be rounded twice once it is scaled: there are two
@@ -79,7 +80,7 @@ struct MapLevel {
       whole = whole && grad_axes.whole(grad, along);
     }
     vectors = (along + kPack<T> - 1) / kPack<T>;
-    items = vectors * ((across + kRun - 1) / kRun);
+    items = vectors * ((across + kItemSteps - 1) / kItemSteps);
     by_vectors = Divider(vectors);
     by_items = Divider(items);
   }
@@ -122,6 +123,29 @@ struct MapArguments {
   __device__ __forceinline__ C score(int64_t anchor) const { return scores ? scores[anchor] : constant<C>(1.0); }
 };
 
+// What a thread takes next: an item, or one part of it.
+struct MapPiece {
+  int64_t item;
+  int part;  // -1: the whole item
+};
+
+// Whole items for as long as there is one for every thread; the others in parts, the first of each, then the second.
+struct MapPlan {
+  int64_t whole;
+  int64_t rest;
+
+  MapPlan(int64_t items, int64_t threads) : whole(items / threads * threads), rest(items - whole) {}
+
+  __device__ __forceinline__ int64_t pieces() const { return whole + kItemParts * rest; }
+  __device__ __forceinline__ MapPiece piece(int64_t i) const {
+    if (i < whole) return {i, -1};
+    int64_t item = i;
+    int part = 0;
+    for (; item - whole >= rest; item -= rest) ++part;
+    return {item, part};
+  }
+};
+
 // Where a vector lies, and how far its thread goes.
 struct MapItem {
   int64_t image;
@@ -129,6 +153,13 @@ struct MapItem {
   int count;  // of its elements
   int across;
   int end;
+
+  __device__ __forceinline__ void keep(const MapPiece& piece) {
+    if (piece.part < 0) return;
+    constexpr int kSteps = kItemSteps / kItemParts;
+    across += piece.part * kSteps;
+    end = across + kSteps < end ? across + kSteps : end;
+  }
 };
 
 template <class T>
@@ -137,9 +168,9 @@ __device__ __forceinline__ MapItem map_item(const MapLevel<T>& level, int64_t it
   const int64_t within = item - image * level.items;
   const int64_t run = level.by_vectors.divide_long(within);
   const int along = static_cast<int>(within - run * level.vectors) * kPack<T>;
-  const int across = static_cast<int>(run) * kRun;
+  const int across = static_cast<int>(run) * kItemSteps;
   return {image, along, level.along - along < kPack<T> ? level.along - along : kPack<T>, across,
-          level.across - across < kRun ? level.across : across + kRun};
+          level.across - across < kItemSteps ? level.across : across + kItemSteps};
 }
 
 // Which elements of a vector are beyond the map.
@@ -318,17 +349,20 @@ struct MapThread {
 
 template <class T, class Formula, bool kLoss, bool kGrad>
 __global__ void __launch_bounds__(kMapThreads, std::is_same<T, double>::value ? 2 : 3)
-    multilevel_class_loss_kernel(const MapArguments<T> op, const Formula formula) {
+    multilevel_class_loss_kernel(const MapArguments<T> op, const Formula formula, const MapPlan plan) {
   using C = Compute<T>;
   constexpr int N = kPack<T>;
   const C grad_scale = op.sums.scale.value() * (op.grad_loss ? *op.grad_loss : constant<C>(1.0));
   const int64_t step = static_cast<int64_t>(gridDim.x) * kMapThreads;
   double total = 0.0;
   int number = 0;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kMapThreads + threadIdx.x; i < op.items; i += step) {
-    while (i >= op.first_item[number + 1]) ++number;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kMapThreads + threadIdx.x; i < plan.pieces(); i += step) {
+    const MapPiece piece = plan.piece(i);
+    if (piece.item < op.first_item[number]) number = 0;
+    while (piece.item >= op.first_item[number + 1]) ++number;
     const MapLevel<T>& level = op.level[number];
-    const MapItem item = map_item(level, i - op.first_item[number]);
+    MapItem item = map_item(level, piece.item - op.first_item[number]);
+    item.keep(piece);
     const MapThread<T, Formula, kLoss, kGrad> thread{op, level, formula, item, grad_scale};
     total += level.positions_along ? thread.template run<PositionLabels<N>>() : thread.template run<ClassLabels<N>>();
   }

@@ -1,5 +1,5 @@
-// The weight of every positive, its highest probability of a class, and what the losses are divided by: a warp for each
-// positive of a tile.
+// The weight of every positive, its highest probability of a class, and what the losses are divided by: eight lanes for
+// each positive of a tile.
 #include "../math/sigmoid.h"
 #include "cuda_ops.h"
 #include "dispatch.cuh"
@@ -39,38 +39,50 @@ struct WeightArguments {
         counts(reinterpret_cast<int*>(sums + tiles.count)) {}
 };
 
-// The highest logit of a cell; all lanes have it.
+constexpr int kLanes = 8;      // of a positive: a crowded tile keeps 16 of them in flight
+constexpr int kTogether = 10;  // logits of a lane in flight: all, where there are 80 classes
+
+// The highest logit of a cell; all its lanes have it. All threads of a warp must come, also those without a cell (NULL).
 template <class T>
 __device__ __forceinline__ Compute<T> highest(const T* cell, int64_t channel_stride, int classes) {
   using C = Compute<T>;
   C most = static_cast<C>(-HUGE_VAL);
-#pragma unroll 4
-  for (int c = static_cast<int>(threadIdx.x) % kWarp; c < classes; c += kWarp) {
-    most = maximum(most, widen(cell[c * channel_stride]));
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  for (int first = lane; first < classes && cell; first += kLanes * kTogether) {
+    C logits[kTogether];
+#pragma unroll
+    for (int k = 0; k < kTogether; ++k) {
+      const int c = first + k * kLanes;
+      logits[k] = c < classes ? widen(cell[c * channel_stride]) : static_cast<C>(-HUGE_VAL);
+    }
+#pragma unroll
+    for (int k = 0; k < kTogether; ++k) most = maximum(most, logits[k]);
   }
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+  for (int offset = kLanes / 2; offset > 0; offset /= 2) {
     most = maximum(most, __shfl_xor_sync(kFullWarp, most, offset));
   }
   return most;
 }
 
 template <class T>
-__global__ void __launch_bounds__(kPositiveThreads) positive_weights_kernel(const WeightArguments<T> op) {
+__global__ void __launch_bounds__(kPositiveThreads, kTileBlocks<T>)
+    positive_weights_kernel(const WeightArguments<T> op) {
   using C = Compute<T>;
+  constexpr int kAtOnce = kPositiveThreads / kLanes;
   PositiveList& list = static_shared<PositiveList>();
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const bool leads = threadIdx.x % kWarp == 0;
+  const int group = static_cast<int>(threadIdx.x) / kLanes;
+  const bool leads = threadIdx.x % kLanes == 0;
   for (int64_t number = blockIdx.x; number < op.tiles.count; number += gridDim.x) {
     const PositiveTiles::Place tile = op.tiles.place(number);
     C* weights = op.weights + tile.index;
     const int count = list_positives(op.assigned_gt, tile, list, [&](int cell) { weights[cell] = C(); });
     double sum = 0.0;
-    for (int i = warp; i < count; i += kPositiveThreads / kWarp) {
-      const int cell = list.cells[i];
-      const C most =
-          highest(cell_of<const T>(op.scores, tile, cell), op.scores.level[tile.level].channel_stride, op.classes);
+    for (int first = 0; first < count; first += kAtOnce) {
+      const int cell = first + group < count ? list.cells[first + group] : -1;
+      const T* scores = cell < 0 ? nullptr : cell_of<const T>(op.scores, tile, cell);
+      const C most = highest(scores, op.scores.level[tile.level].channel_stride, op.classes);
+      if (!leads || cell < 0) continue;
       const C weight = sigmoid_parts(most).p;
-      if (!leads) continue;
       weights[cell] = weight;
       sum += static_cast<double>(weight);
     }
