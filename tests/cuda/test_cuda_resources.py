@@ -95,20 +95,20 @@ ROWS = "class_loss_flat<{}, QualityFocal<Square>, false, {}>"
 MAPS = "multilevel_class_loss_kernel<{}, QualityFocal<Square>, {}>"
 # kernel, dtype, kLoss and kGrad, bytes that an element moves, vectors in flight, the most instructions
 DENSE_PASSES = [
-    (ROWS, "float", "true, false", 4, 4, 31.0),
-    (ROWS, "float", "true, true", 8, 4, 39.0),
-    (ROWS, "float", "false, true", 8, 4, 36.0),
-    (ROWS, "bfloat16", "true, false", 2, 4, 24.0),
-    (ROWS, "bfloat16", "false, true", 4, 4, 29.5),
-    (ROWS, "float16", "true, false", 2, 4, 23.0),
-    (ROWS, "float16", "false, true", 4, 4, 29.0),
-    (MAPS, "float", "true, false", 4, 4, 28.0),
-    (MAPS, "float", "true, true", 8, 4, 37.0),
-    (MAPS, "float", "false, true", 8, 4, 35.0),
-    (MAPS, "bfloat16", "true, false", 2, 4, 22.0),
-    (MAPS, "bfloat16", "false, true", 4, 2, 29.5),
-    (MAPS, "float16", "true, false", 2, 4, 21.5),
-    (MAPS, "float16", "false, true", 4, 2, 29.0),
+    (ROWS, "float", "true, false", 4, 4, 30.5),
+    (ROWS, "float", "true, true", 8, 4, 38.5),
+    (ROWS, "float", "false, true", 8, 4, 35.5),
+    (ROWS, "bfloat16", "true, false", 2, 4, 21.0),
+    (ROWS, "bfloat16", "false, true", 4, 4, 25.5),
+    (ROWS, "float16", "true, false", 2, 4, 21.0),
+    (ROWS, "float16", "false, true", 4, 4, 25.5),
+    (MAPS, "float", "true, false", 4, 4, 27.0),
+    (MAPS, "float", "true, true", 8, 4, 35.5),
+    (MAPS, "float", "false, true", 8, 4, 34.0),
+    (MAPS, "bfloat16", "true, false", 2, 4, 19.0),
+    (MAPS, "bfloat16", "false, true", 4, 2, 25.0),
+    (MAPS, "float16", "true, false", 2, 4, 19.0),
+    (MAPS, "float16", "false, true", 4, 2, 25.0),
 ]
 
 
@@ -151,7 +151,6 @@ IN_FLIGHT = [
     *((f"class_loss_rows<{dtype}, QualityFocal<Square> >", r"LDG\.E\.128", 5) for dtype in ("float", "bfloat16")),
     ("class_loss_strided<float, QualityFocal<Square>, false>", r"LDG\.E ", 8),
     ("class_loss_strided<bfloat16, QualityFocal<Square>, false>", r"LDG\.E\.U16", 8),
-    ("class_loss_strided<double, QualityFocal<Square>, false>", r"LDG\.E\.64", 4),
 ]
 
 
@@ -159,7 +158,7 @@ IN_FLIGHT = [
 @pytest.mark.parametrize(("name", "load", "least"), IN_FLIGHT)
 def test_loads_in_flight(architecture: int, name: str, load: str, least: int) -> None:
     code = cubins.code(kernel(architecture, name))
-    first_use = next(i for i, text in enumerate(code) if re.search(r"MUFU\.EX2|DFMA", text))
+    first_use = next(i for i, text in enumerate(code) if "MUFU.EX2" in text)
     assert sum(bool(re.search(load, text)) for text in code[:first_use]) >= least
 
 
