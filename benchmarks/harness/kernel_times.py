@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import columns, counting, json_file, measurement, rows, timing, traffic
+from benchmarks.harness import columns, counting, json_file, measurement, predictions, rows, timing, traffic
 from benchmarks.harness.random_inputs import Inputs
 from benchmarks.harness.rows import Row
 
@@ -32,9 +32,13 @@ def short_name(name: str) -> str:
 
 
 def kernels_of(
-    on_device: tuple[tuple[str, float], ...], calls: int, expected: list[traffic.Kernel]
+    on_device: tuple[tuple[str, float], ...],
+    calls: int,
+    expected: list[traffic.Kernel],
+    predict: Callable[[traffic.Kernel], float],
 ) -> list[dict[str, Any]]:
-    """Of one call: each launch with the median of its times, and the bytes it has to move where the table has it."""
+    """Of one call: each launch with the median of its times; and where the table has it the bytes that it has to move,
+    and the time that was predicted for it."""
     each = len(on_device) // calls
     if each * calls != len(on_device):
         raise RuntimeError(f"{len(on_device)} launches in {calls} calls")
@@ -45,7 +49,14 @@ def kernels_of(
         kernel = next((kernel for kernel in waiting if kernel.name == name), None)
         if kernel is not None:
             waiting.remove(kernel)
-        found.append({"kernel": name, "us": statistics.median(times), "bytes": kernel.bytes if kernel else 0})
+        found.append(
+            {
+                "kernel": name,
+                "us": statistics.median(times),
+                "predicted_us": predict(kernel) if kernel else None,
+                "bytes": kernel.bytes if kernel else 0,
+            }
+        )
     return found
 
 
@@ -73,7 +84,11 @@ def measure(row: Row, dtype: torch.dtype, device: str, copy_bandwidth: float) ->
     run = runs_of(row, call, inputs)
     run()
     profile = counting.cuda_profile(run)
-    kernels = kernels_of(profile.on_device, CALLS, traffic.kernels(row, inputs[0], row.gradient))
+    expected = traffic.kernels(row, inputs[0], row.gradient)
+    name = str(dtype).removeprefix("torch.")
+    kernels = kernels_of(
+        profile.on_device, CALLS, expected, lambda kernel: predictions.microseconds(row.op, kernel, name)
+    )
     for kernel in kernels:
         kernel["of_copy"] = kernel["bytes"] / (kernel["us"] * 1e-6) / copy_bandwidth if kernel["bytes"] else None
     return {"launches": len(kernels), "syncs": profile.syncs / CALLS, "kernels": kernels}
@@ -94,7 +109,8 @@ def lines(name: str, result: dict[str, Any]) -> Iterator[str]:
         share = (
             "" if kernel["of_copy"] is None else f"{kernel['bytes'] / 1e6:>10.2f} MB{kernel['of_copy']:>8.0%} of copy"
         )
-        yield f"    {kernel['kernel']:<34}{kernel['us']:>9.2f} us{share}"
+        predicted = "" if kernel["predicted_us"] is None else f"{kernel['predicted_us']:>9.2f} predicted"
+        yield f"    {kernel['kernel']:<34}{kernel['us']:>9.2f} us{predicted:<20}{share}"
 
 
 def main() -> None:

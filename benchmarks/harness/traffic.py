@@ -16,11 +16,15 @@ from benchmarks.harness import random_inputs
 from benchmarks.harness.random_inputs import Inputs
 from benchmarks.harness.rows import Row
 
+LOSS, GRADIENT, BOTH = "loss", "gradient", "both"
+
 
 @dataclass(frozen=True)
 class Kernel:
     name: str  # of its __global__ function in csrc/cuda/
     bytes: int = 0
+    elements: int = 0  # of the main inputs, where it works on each
+    makes: str = LOSS  # a loss, a gradient, or both
 
 
 Kernels = Iterator[Kernel]
@@ -50,6 +54,10 @@ def _size(value: Any) -> int:
     return sum(x.nbytes for x in random_inputs.tensors(value))
 
 
+def _elements(value: Any) -> int:
+    return sum(x.numel() for x in random_inputs.tensors(value))
+
+
 def _is_half(value: Any) -> bool:
     return random_inputs.tensors(value)[0].dtype in (torch.bfloat16, torch.float16)
 
@@ -61,14 +69,14 @@ def _compute_bytes(value: Any) -> int:
 
 def _reduced_loss(kernel: str, pred: Any, rest: int, with_gradient: bool) -> Kernels:
     """The gradient comes out of the forward; half types work everything out again in the backward."""
-    main = _size(pred)
+    main, elements = _size(pred), _elements(pred)
     in_forward = with_gradient and not _is_half(pred)
-    yield Kernel(kernel, main + rest + (main if in_forward else 0))
+    yield Kernel(kernel, main + rest + (main if in_forward else 0), elements, BOTH if in_forward else LOSS)
     yield FINISH_SUMS
     if in_forward:
         yield SCALE
     elif with_gradient:
-        yield Kernel(kernel, 2 * main + rest)
+        yield Kernel(kernel, 2 * main + rest, elements, GRADIENT)
 
 
 def _class_loss(inputs: Inputs, with_gradient: bool) -> Kernels:
@@ -92,17 +100,18 @@ def _generalized(inputs: Inputs, with_gradient: bool) -> Kernels:
     """Unreduced: a loss of every element, and its gradient comes in again."""
     main = _size([inputs["p_left"], inputs["p_right"]])
     loss = inputs["p_left"].numel() * _compute_bytes(inputs["p_left"])
-    yield Kernel("generalized_focal_loss_kernel", main + _size(inputs["y"]) + loss)
+    elements = 2 * inputs["p_left"].numel()
+    yield Kernel("generalized_focal_loss_kernel", main + _size(inputs["y"]) + loss, elements)
     if with_gradient:
-        yield Kernel("generalized_focal_loss_kernel", 2 * main + _size(inputs["y"]) + loss)
+        yield Kernel("generalized_focal_loss_kernel", 2 * main + _size(inputs["y"]) + loss, elements, GRADIENT)
 
 
 def _integral_of(logits: Any, bins: int, with_gradient: bool) -> Kernels:
     main = _size(logits)
     result = logits.numel() // bins * logits.element_size()
-    yield Kernel("integral_kernel", main + result)
+    yield Kernel("integral_kernel", main + result, logits.numel())
     if with_gradient:
-        yield Kernel("integral_kernel", 2 * main + result)
+        yield Kernel("integral_kernel", 2 * main + result, logits.numel(), GRADIENT)
 
 
 def _integral(inputs: Inputs, with_gradient: bool) -> Kernels:
@@ -117,10 +126,10 @@ def _distribution_box_loss(inputs: Inputs, with_gradient: bool) -> Kernels:
     logits = inputs["edge_logits"]
     others = _size([inputs["anchor_points"], inputs["target_boxes"]])
     results = len(logits) * 5 * _compute_bytes(logits)  # boxes and their quality
-    yield Kernel("distribution_box_loss_kernel", _size(logits) + others + results)
+    yield Kernel("distribution_box_loss_kernel", _size(logits) + others + results, logits.numel())
     yield FINISH_SUMS
     if with_gradient:
-        yield Kernel("distribution_box_loss_kernel", 2 * _size(logits) + others)
+        yield Kernel("distribution_box_loss_kernel", 2 * _size(logits) + others, logits.numel(), GRADIENT)
 
 
 def _box_iou(inputs: Inputs, with_gradient: bool) -> Kernels:
@@ -149,19 +158,29 @@ def _gfl_loss(inputs: Inputs, with_gradient: bool) -> Kernels:
     yield Kernel("box_losses_kernel")
     yield from _reduced_loss("multilevel_class_loss_kernel", scores, (4 + number) * cells, with_gradient)
     if with_gradient:  # after the class loss's own backward: its forward came last
-        yield Kernel("positive_boxes_kernel", _size(edges) + 4 * cells)
+        yield Kernel("positive_boxes_kernel", _size(edges) + 4 * cells, makes=GRADIENT)
+
+
+def _suppression(images: int, most: int, with_labels: bool) -> Kernels:
+    """Pairs of boxes; most of those of different classes are soon done with, four for one of the others."""
+    yield Kernel("mask_kernel", elements=images * most * most // (8 if with_labels else 2))
+    yield Kernel("scan_kernel")
 
 
 def _nms(inputs: Inputs, with_gradient: bool) -> Kernels:
-    yield from (Kernel("sort_kernel"), Kernel("mask_kernel"), Kernel("scan_kernel"))
+    yield Kernel("sort_kernel")
+    yield from _suppression(1, len(inputs["boxes"]), "labels" in inputs)
 
 
 def _postprocess(inputs: Inputs, with_gradient: bool) -> Kernels:
     """The logits of all classes are read once; again only where a chunk has a candidate."""
+    scores = inputs["cls_scores"]
+    most = sum(min(1000, level[0].numel()) for level in scores)
     yield Kernel("clear_kernel")
-    yield Kernel("count_kernel", _size(inputs["cls_scores"]))
-    names = ("bound_kernel", "collect_kernel", "place_kernel", "decode_kernel", "mask_kernel", "scan_kernel")
-    yield from (Kernel(name) for name in (*names, "write_kernel"))
+    yield Kernel("count_kernel", _size(scores), _elements(scores))
+    yield from (Kernel(name) for name in ("bound_kernel", "collect_kernel", "place_kernel", "decode_kernel"))
+    yield from _suppression(len(scores[0]), most, True)
+    yield Kernel("write_kernel")
 
 
 TABLE: dict[str, Callable[[Inputs, bool], Kernels]] = {

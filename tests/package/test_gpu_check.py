@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from benchmarks import gpu_check
-from benchmarks.harness import dry_run, graph_capture, kernel_times, ncu_counters, stages, traffic
+from benchmarks.harness import dry_run, graph_capture, kernel_times, ncu_counters, predictions, stages, traffic
 from tests import ROOT
 from tests.support.cases import CASES
 from tests.support.programs import environment, run_benchmark
@@ -205,6 +205,25 @@ def test_the_page_has_the_stages() -> None:
     assert [(name, *map(float, seconds)) for name, *seconds in found] == table
 
 
+def test_the_page_has_the_predictions() -> None:
+    page = predictions.PAGE.read_text()
+    assert [found[2] for found in predictions.BLOCK.finditer(page)] == list(predictions.TABLES)
+    assert predictions.of_text(page) == page, "python -m benchmarks.harness.predictions writes them"
+
+
+def test_a_prediction_is_the_longer_of_memory_and_instructions() -> None:
+    """And a little more where both are close; a kernel that neither limits has a guess."""
+    moves = traffic.Kernel("x", bytes=430_000_000)
+    assert predictions.microseconds("op", moves, "float32") == pytest.approx(102.0)
+    elements = round(50e-6 * predictions.ISSUED / 38.6)
+    computes = traffic.Kernel("class_loss_flat", 430_000_000, elements, traffic.BOTH)
+    assert predictions.by_instructions(computes, "float32") == pytest.approx(50.0, rel=1e-3)
+    assert 102.0 < predictions.microseconds("op", computes, "float32") < 105.0
+    last = traffic.Kernel("scan_kernel")
+    assert predictions.microseconds("nms", last, "float32") == 62.0
+    assert predictions.microseconds("postprocess", last, "float32") == 7.0
+
+
 def test_gpu_check_says_what_it_lacks(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
@@ -291,13 +310,14 @@ def test_kernels_are_those_of_each_call_with_what_they_move() -> None:
     names += ("void at::native::vectorized_elementwise_kernel<4, f>(int)",)
     calls = [tuple(zip(names, times, strict=True)) for times in ((20.0, 2.0, 3.0), (40.0, 4.0, 3.0), (30.0, 9.0, 3.0))]
     expected = [traffic.Kernel("class_loss_flat", 1000), traffic.Kernel("finish_sums")]
-    assert kernel_times.kernels_of(sum(calls, ()), 3, expected) == [
-        {"kernel": "class_loss_flat", "us": 30.0, "bytes": 1000},
-        {"kernel": "finish_sums", "us": 4.0, "bytes": 0},
-        {"kernel": "vectorized_elementwise_kernel", "us": 3.0, "bytes": 0},
+    found = kernel_times.kernels_of(sum(calls, ()), 3, expected, lambda kernel: kernel.bytes / 100)
+    assert found == [
+        {"kernel": "class_loss_flat", "us": 30.0, "predicted_us": 10.0, "bytes": 1000},
+        {"kernel": "finish_sums", "us": 4.0, "predicted_us": 0.0, "bytes": 0},
+        {"kernel": "vectorized_elementwise_kernel", "us": 3.0, "predicted_us": None, "bytes": 0},
     ]
     with pytest.raises(RuntimeError, match="8 launches in 3 calls"):
-        kernel_times.kernels_of(sum(calls, ())[:-1], 3, expected)
+        kernel_times.kernels_of(sum(calls, ())[:-1], 3, expected, lambda kernel: 0.0)
 
 
 @pytest.mark.usefixtures("needs_native")
