@@ -4,12 +4,11 @@
 #include <cstdio>
 #include <cstring>
 
-#include "cpu/atss_assign.h"
-#include "cpu/detection.h"
-#include "cpu/kernels.h"
+#include "cpu/chunks.h"
+#include "cpu/drivers/drivers.h"
+#include "cpu/kernels/table.h"
 #include "cpu/maps.h"
 #include "cpu/parallel.h"
-#include "cpu/reduce.h"
 #include "error.h"
 #include "gfl.h"
 

@@ -1,7 +1,8 @@
-// Maps of several levels: where an anchor lies, how the work on them is cut, what scratch that takes.
+// Maps of several levels: where an anchor lies, the chunks of work on them, what scratch those take.
 #pragma once
 
-#include "reduce.h"
+#include "../gfl.h"
+#include "chunks.h"
 
 namespace gfl {
 
@@ -25,20 +26,20 @@ struct AnchorLevels {
   }
 };
 
-// How one level of one image is cut into chunks of work. Where positions lie side by side a chunk is a few channels of
-// many positions, so that it reads long runs; where channels do, it is all channels of some positions.
-struct MapCut {
+// The chunks of work of one level of one image. Where positions lie side by side a chunk is a few channels of many
+// positions, so that it reads long runs; where channels do, it is all channels of some positions.
+struct MapChunks {
   int64_t chunk_positions;
   int64_t chunk_channels;
   int64_t across;  // chunks along the channels
-  int64_t pieces;
+  int64_t count;
 
-  GFL_MEMBER MapCut(int64_t positions, int64_t channels, bool positions_adjoin) {
+  GFL_MEMBER MapChunks(int64_t positions, int64_t channels, bool positions_adjoin) {
     constexpr int64_t kRun = 1024;
     chunk_positions = positions_adjoin ? kRun : chunk_rows(channels);
     chunk_channels = positions_adjoin ? kChunkElements / kRun : channels;
     across = channels > 0 ? (channels + chunk_channels - 1) / chunk_channels : 0;
-    pieces = (positions + chunk_positions - 1) / chunk_positions * across;
+    count = (positions + chunk_positions - 1) / chunk_positions * across;
   }
 };
 
@@ -49,13 +50,13 @@ GFL_FN int64_t positive_chunks(int64_t positives) { return (positives + kChunkPo
 
 constexpr int kPositiveSums = GFL_POSITIVE_SUMS;
 
-// For one partial sum a chunk of either cut, or for a list of all positives and their partial sums.
+// For one partial sum a chunk of either kind, or for a list of all positives and their partial sums.
 GFL_FN int64_t maps_workspace_bytes(const gfl_levels& levels, int64_t batch, int64_t channels) {
   const AnchorLevels anchors(levels);
   int64_t chunks = 0;
   for (int i = 0; i < anchors.count; ++i) {
-    chunks += batch * MapCut(anchors.size(i), channels, true).pieces;
-    chunks += batch * MapCut(anchors.size(i), channels, false).pieces;
+    chunks += batch * MapChunks(anchors.size(i), channels, true).count;
+    chunks += batch * MapChunks(anchors.size(i), channels, false).count;
   }
   const int64_t all = batch * anchors.all();
   const int64_t of_positives = all + batch + kPositiveSums * positive_chunks(all);

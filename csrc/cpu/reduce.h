@@ -3,24 +3,9 @@
 
 #include "../gfl.h"
 #include "../math/reduction.h"
+#include "chunks.h"
 
 namespace gfl {
-
-// Elements in a chunk of work: enough to be worth a thread, small enough that two threads share a middling tensor.
-constexpr int64_t kChunkElements = 16384;
-
-// Rows that are worked on together where a vector spans rows; chunks are made of whole blocks.
-constexpr int kBlock = 16;
-
-GFL_FN int64_t chunk_rows(int64_t cols) {
-  const int64_t rows = kChunkElements / (cols > 0 ? cols : 1) / kBlock * kBlock;
-  return rows > 0 ? rows : kBlock;
-}
-
-GFL_FN int64_t chunk_count(int64_t rows, int64_t cols) {
-  const int64_t size = chunk_rows(cols);
-  return (rows + size - 1) / size;
-}
 
 template <class T>
 GFL_FN double effective_scale(const gfl_reduction& reduction) {

@@ -9,6 +9,8 @@
 
 #include "portable.h"
 
+#define GFL_FORMULAS  // every formula includes this file; see cpu/simd/formulas.h
+
 namespace gfl {
 
 // max and min as torch has them: a NaN on either side comes out.

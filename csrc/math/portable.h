@@ -1,8 +1,8 @@
 // What g++, clang and nvcc need to agree on, and the primitives that differ between a scalar and a SIMD vector.
 //
 // Every formula in this folder is a template over T: float or double (a CUDA thread, a tail, a positive) or a vector of
-// floats. cpu/vec.h overloads the primitives below for vectors and must come before the formulas, since neither kind
-// has a namespace in which a compiler would look later.
+// floats. cpu/simd/vec.h overloads the primitives below for vectors. It has to come before the formulas, since neither
+// kind has a namespace in which a compiler would look later; cpu/simd/formulas.h sees to it.
 //
 // Both compilers run with contraction off, so that a formula rounds alike everywhere; where a fused step is wanted,
 // `fused` says so.

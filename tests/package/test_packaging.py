@@ -23,7 +23,7 @@ import torch
 import gfl_ops
 from gfl_ops import _native
 from tests import ROOT
-from tests.support import c_abi
+from tests.support import c_abi, host_cuda
 
 CSRC = ROOT / "csrc"
 OUR_VARIABLES = ("GFL_NATIVE", "GFL_CUDA", "GFL_CUDA_ARCHS", "GFL_OPS_BACKEND", "PYTHONPATH")
@@ -35,6 +35,7 @@ RUN_AN_OP = """
 import torch
 import gfl_ops
 from gfl_ops import _native
+from tests.support import host_cuda
 
 torch.manual_seed(0)
 logits = torch.randn(6, 3, requires_grad=True)
@@ -302,9 +303,23 @@ def test_bad_option_is_refused(clean_python: Path, tmp_path: Path) -> None:
     assert "GFL_NATIVE=off pip install ." in str(failure.value)
 
 
+@pytest.mark.parametrize(
+    "order, compiles", [("vec.h formulas.h", True), ("formulas.h vec.h", True), ("iou.h vec.h", False)]
+)
+def test_vectors_come_before_the_formulas(order: str, compiles: bool, tmp_path: Path) -> None:
+    """A formula would not find what is defined for vectors after it."""
+    folders = {"vec.h": "cpu/simd", "formulas.h": "cpu/simd", "iou.h": "math"}
+    source = tmp_path / "order.cpp"
+    source.write_text("".join(f'#include "{folders[name]}/{name}"\n' for name in order.split()))
+    command = [host_cuda.compiler(), "-std=c++17", "-fsyntax-only", f"-I{CSRC}", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == compiles, done.stderr
+    assert compiles or "include cpu/simd/formulas.h" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "source", [*CSRC.glob("*/*.cpp"), *CSRC.glob("cpu/kernels/*.cpp"), CSRC / "core.cpp"], ids=lambda path: path.name
+    "source", [*CSRC.glob("cpu/*.cpp"), *CSRC.glob("cpu/*/*.cpp"), CSRC / "core.cpp"], ids=lambda path: path.name
 )
 def test_core_compiles_for_aarch64(source: Path) -> None:
     compiler = tool("aarch64-linux-gnu-g++")

@@ -53,8 +53,9 @@ def _sources(sanitize: str | None) -> list[Path]:
     """All of the core but the CPU's table of kernels, which is compiled once for each instruction set."""
     core = ROOT / "csrc"
     kernels = sorted(core.glob("cuda/*.cu"))
+    cpu = [*sorted(core.glob("cpu/*.cpp")), *sorted(core.glob("cpu/drivers/*.cpp"))]
     main = SHIM / "driver.cpp" if sanitize else core / "bindings.cpp"
-    return [*kernels, main, core / "core.cpp", *sorted(core.glob("cpu/*.cpp")), SHIM / "no_cpu.cpp"]
+    return [*kernels, main, core / "core.cpp", *cpu, SHIM / "no_cpu.cpp"]
 
 
 def _fingerprint(words: list[str]) -> str:

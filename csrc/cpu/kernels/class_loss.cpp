@@ -1,5 +1,5 @@
 // Quality focal and sigmoid focal loss of one (rows, classes) matrix.
-#include "../class_loss_tiles.h"
+#include "class_loss_tiles.h"
 
 namespace gfl {
 namespace GFL_ISA {
@@ -15,8 +15,7 @@ int run_compute(const gfl_class_loss& op, Pass pass) {
 }  // namespace
 
 int class_loss(const gfl_class_loss& op, Pass pass) {
-  if (!is_float_dtype(op.pred.dtype)) return fail(GFL_ERROR_ARGUMENT, "unknown dtype %d of pred", op.pred.dtype);
-  return op.pred.dtype == GFL_FLOAT64 ? run_compute<double>(op, pass) : run_compute<float>(op, pass);
+  return with_compute_type(op.pred.dtype, "pred", [&](auto zero) { return run_compute<decltype(zero)>(op, pass); });
 }
 
 }  // namespace GFL_ISA

@@ -1,9 +1,6 @@
 // Four edge distributions of each positive against its target box; the positives stand in rows, one after the other.
-#include "../../error.h"
-#include "../isa.h"
-#include "../kernels.h"
-#include "../parallel.h"
-#include "../box_block.h"
+#include "box_block.h"
+#include "kernel.h"
 
 namespace gfl {
 namespace GFL_ISA {
@@ -21,9 +18,7 @@ class DistributionBoxLosses {
     double* iou_partials = static_cast<double*>(op_.workspace);
     double* dfl_partials = iou_partials + chunks;
     const bool summed = pass_ == Pass::kForward && op_.reduction.mode == GFL_REDUCE_SUM;
-    parallel_chunks(chunks, [&](int64_t chunk) {
-      const int64_t begin = chunk * chunk_rows(cols);
-      const int64_t end = begin + chunk_rows(cols) < op_.rows ? begin + chunk_rows(cols) : op_.rows;
+    parallel_rows(op_.rows, cols, [&](int64_t chunk, int64_t begin, int64_t end) {
       Sums sums;
       for (int64_t row = begin; row < end; row += kBlock) {
         run_block(row, static_cast<int>(end - row < kBlock ? end - row : kBlock), sums);
@@ -92,15 +87,10 @@ class DistributionBoxLosses {
 }  // namespace
 
 int distribution_box_loss(const gfl_distribution_box_loss& op, Pass pass) {
-  if (!is_float_dtype(op.logits.dtype)) {
-    return fail(GFL_ERROR_ARGUMENT, "unknown dtype %d of edge_logits", op.logits.dtype);
-  }
-  if (op.logits.dtype == GFL_FLOAT64) {
-    DistributionBoxLosses<double>(op, pass).run();
-  } else {
-    DistributionBoxLosses<float>(op, pass).run();
-  }
-  return GFL_OK;
+  return with_compute_type(op.logits.dtype, "edge_logits", [&](auto zero) {
+    DistributionBoxLosses<decltype(zero)>(op, pass).run();
+    return GFL_OK;
+  });
 }
 
 }  // namespace GFL_ISA

@@ -1,14 +1,10 @@
-// Distribution focal loss over rows of logits: a group of sixty-four at a time as they lie, or a block of sixteen turned.
+// Distribution focal loss over rows of logits: a group of sixty-four at a time as they lie, or a block of sixteen
+// transposed.
 #include <cstring>
 #include <type_traits>
 
-#include "../../error.h"
-#include "../isa.h"
-#include "../kernels.h"
-#include "../parallel.h"
-#include "../row_group.h"
-// The formulas come after the vector primitives.
-#include "../../math/distribution_focal_loss.h"
+#include "../simd/row_group.h"
+#include "kernel.h"
 
 namespace gfl {
 namespace GFL_ISA {
@@ -33,10 +29,7 @@ class Dfl {
   void run_with() const {
     double* partials = static_cast<double*>(op_.workspace);
     const bool summed = pass_ == Pass::kForward && op_.reduction.mode == GFL_REDUCE_SUM;
-    const int64_t chunks = chunk_count(op_.rows, op_.bins);
-    parallel_chunks(chunks, [&](int64_t chunk) {
-      const int64_t begin = chunk * chunk_rows(op_.bins);
-      const int64_t end = begin + chunk_rows(op_.bins) < op_.rows ? begin + chunk_rows(op_.bins) : op_.rows;
+    parallel_rows(op_.rows, op_.bins, [&](int64_t chunk, int64_t begin, int64_t end) {
       BlockSums sums;
       int64_t row = begin;
       if constexpr (in_groups<kBins>()) {
@@ -50,7 +43,7 @@ class Dfl {
       }
       if (summed) partials[chunk] = sums.total();
     });
-    if (summed) write_sum<T>(partials, chunks, scale_, op_.loss);
+    if (summed) write_sum<T>(partials, chunk_count(op_.rows, op_.bins), scale_, op_.loss);
   }
 
   template <int kBins>
@@ -190,13 +183,10 @@ class Dfl {
 }  // namespace
 
 int distribution_focal_loss(const gfl_distribution_focal_loss& op, Pass pass) {
-  if (!is_float_dtype(op.logits.dtype)) return fail(GFL_ERROR_ARGUMENT, "unknown dtype %d of pred", op.logits.dtype);
-  if (op.logits.dtype == GFL_FLOAT64) {
-    Dfl<double>(op, pass).run();
-  } else {
-    Dfl<float>(op, pass).run();
-  }
-  return GFL_OK;
+  return with_compute_type(op.logits.dtype, "pred", [&](auto zero) {
+    Dfl<decltype(zero)>(op, pass).run();
+    return GFL_OK;
+  });
 }
 
 }  // namespace GFL_ISA

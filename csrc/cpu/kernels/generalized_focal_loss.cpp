@@ -1,13 +1,5 @@
-// The paper's unified loss, element by element; and the scaling of a gradient that was made in the forward.
-#include "../../error.h"
-#include "../isa.h"
-#include "../kernels.h"
-#include "../parallel.h"
-#include "../reduce.h"
-#include "../run.h"
-#include "../vec.h"
-// The formulas come after the vector primitives.
-#include "../../math/generalized_focal_loss.h"
+// The paper's unified loss, element by element.
+#include "kernel.h"
 
 namespace gfl {
 namespace GFL_ISA {
@@ -25,17 +17,14 @@ class GeneralizedFocalLoss {
   void run() const {
     double* partials = static_cast<double*>(op_.workspace);
     const bool summed = pass_ == Pass::kForward && op_.reduction.mode == GFL_REDUCE_SUM;
-    const int64_t chunks = chunk_count(op_.size, kElementCost);
-    parallel_chunks(chunks, [&](int64_t chunk) {
-      const int64_t begin = chunk * chunk_rows(kElementCost);
-      const int64_t end = begin + chunk_rows(kElementCost) < op_.size ? begin + chunk_rows(kElementCost) : op_.size;
+    parallel_rows(op_.size, kElementCost, [&](int64_t chunk, int64_t begin, int64_t end) {
       double sum = 0;
       for (int64_t start = begin; start < end; start += kPiece) {
         sum += run_piece(start, static_cast<int>(end - start < kPiece ? end - start : kPiece));
       }
       if (summed) partials[chunk] = sum;
     });
-    if (summed) write_sum<T>(partials, chunks, scale_, op_.loss);
+    if (summed) write_sum<T>(partials, chunk_count(op_.size, kElementCost), scale_, op_.loss);
   }
 
  private:
@@ -95,44 +84,13 @@ void run_compute(const gfl_generalized_focal_loss& op, Pass pass) {
   }
 }
 
-template <class T>
-void scale_in_place(void* data, int32_t dtype, int64_t size, T factor) {
-  const int64_t chunks = chunk_count(size, 1);
-  parallel_chunks(chunks, [&](int64_t chunk) {
-    T buffer[kPiece];
-    const int64_t begin = chunk * chunk_rows(1);
-    const int64_t end = begin + chunk_rows(1) < size ? begin + chunk_rows(1) : size;
-    for (int64_t start = begin; start < end; start += kPiece) {
-      const int n = static_cast<int>(end - start < kPiece ? end - start : kPiece);
-      load_run(data, dtype, start, 1, n, buffer);
-      for (int i = 0; i < n; ++i) buffer[i] *= factor;
-      store_run(buffer, n, data, dtype, start, 1);
-    }
-  });
-}
-
 }  // namespace
 
 int generalized_focal_loss(const gfl_generalized_focal_loss& op, Pass pass) {
-  if (!is_float_dtype(op.dtype)) return fail(GFL_ERROR_ARGUMENT, "unknown dtype %d of p_left", op.dtype);
-  if (op.dtype == GFL_FLOAT64) {
-    run_compute<double>(op, pass);
-  } else {
-    run_compute<float>(op, pass);
-  }
-  return GFL_OK;
-}
-
-int scale_gradient(void* data, int32_t dtype, int64_t size, const void* factor) {
-  if (!is_float_dtype(dtype)) return fail(GFL_ERROR_ARGUMENT, "unknown dtype %d of a gradient", dtype);
-  if (dtype == GFL_FLOAT64) {
-    const double value = *static_cast<const double*>(factor);
-    if (value != 1.0) scale_in_place(data, dtype, size, value);
-  } else {
-    const float value = *static_cast<const float*>(factor);
-    if (value != 1.0f) scale_in_place(data, dtype, size, value);
-  }
-  return GFL_OK;
+  return with_compute_type(op.dtype, "p_left", [&](auto zero) {
+    run_compute<decltype(zero)>(op, pass);
+    return GFL_OK;
+  });
 }
 
 }  // namespace GFL_ISA

@@ -1,14 +1,9 @@
 // The softmax expectation of edge distributions: a group of sixty-four positions at a time where they are rows of floats,
-// as they lie, or a block of sixteen turned.
+// as they lie, or a block of sixteen transposed.
 #include <type_traits>
 
-#include "../../error.h"
-#include "../isa.h"
-#include "../kernels.h"
-#include "../parallel.h"
-#include "../row_group.h"
-// The formulas come after the vector primitives.
-#include "../../math/softmax.h"
+#include "../simd/row_group.h"
+#include "kernel.h"
 
 namespace gfl {
 namespace GFL_ISA {
@@ -223,16 +218,13 @@ int integral(const gfl_integral& op, Pass pass) {
   if (op.batch * op.sides * op.length == 0) return GFL_OK;
   const bool slopes = pass == Pass::kForward ? op.grad.data != nullptr : op.logits.data == nullptr;
   const int32_t dtype = (op.logits.data ? op.logits : op.grad).dtype;
-  if (!is_float_dtype(dtype)) return fail(GFL_ERROR_ARGUMENT, "unknown dtype %d of pred", dtype);
-  if (slopes && (op.grad.dtype != dtype || (dtype != GFL_FLOAT64 && dtype != GFL_FLOAT32))) {
-    return fail(GFL_ERROR_ARGUMENT, "slopes are float32 or float64, as pred is; got %d for %d", op.grad.dtype, dtype);
-  }
-  if (dtype == GFL_FLOAT64) {
-    Integral<double>(op).run(pass);
-  } else {
-    Integral<float>(op).run(pass);
-  }
-  return GFL_OK;
+  return with_compute_type(dtype, "pred", [&](auto zero) -> int {
+    if (slopes && (op.grad.dtype != dtype || dtype != DtypeOf<decltype(zero)>::code)) {
+      return fail(GFL_ERROR_ARGUMENT, "slopes are float32 or float64, as pred is; got %d for %d", op.grad.dtype, dtype);
+    }
+    Integral<decltype(zero)>(op).run(pass);
+    return GFL_OK;
+  });
 }
 
 }  // namespace GFL_ISA

@@ -1,15 +1,12 @@
 // The IoU family on aligned boxes, a block of sixteen pairs at a time, and the pairwise overlap.
-#include "../../error.h"
-#include "../isa.h"
-#include "../kernels.h"
-#include "../parallel.h"
-#include "../bins_tile.h"
-// The formulas come after the vector primitives.
-#include "../../math/iou.h"
+#include "../simd/bins_tile.h"
+#include "kernel.h"
 
 namespace gfl {
 namespace GFL_ISA {
 namespace {
+
+constexpr int64_t kPairCost = 16;  // a pair is worth as much arithmetic as this many class logits
 
 // Corner c of box i stands at data[c * kBlock + i].
 template <class T>
@@ -42,7 +39,7 @@ GFL_FN VecF zip(VecF a, VecF b, int upper) {
 }
 
 // Contiguous boxes, a vector's width of them: two rounds of unzipping part the four corners.
-GFL_FN void turn_boxes_in(const float* in, float* tile) {
+GFL_FN void boxes_to_tile(const float* in, float* tile) {
   constexpr int width = Lanes<float>::width;
   const VecF a = load(in), b = load(in + width), c = load(in + 2 * width), d = load(in + 3 * width);
   const VecF x_low = unzip(a, b, 0), y_low = unzip(a, b, 1), x_high = unzip(c, d, 0), y_high = unzip(c, d, 1);
@@ -51,7 +48,7 @@ GFL_FN void turn_boxes_in(const float* in, float* tile) {
   store(tile + 2 * kBlock, unzip(x_low, x_high, 1));
   store(tile + 3 * kBlock, unzip(y_low, y_high, 1));
 }
-GFL_FN void turn_boxes_out(const float* tile, float* out) {
+GFL_FN void tile_to_boxes(const float* tile, float* out) {
   constexpr int width = Lanes<float>::width;
   const VecF x1 = load(tile), y1 = load(tile + kBlock), x2 = load(tile + 2 * kBlock), y2 = load(tile + 3 * kBlock);
   const VecF x_low = zip(x1, x2, 0), x_high = zip(x1, x2, 1), y_low = zip(y1, y2, 0), y_high = zip(y1, y2, 1);
@@ -60,15 +57,15 @@ GFL_FN void turn_boxes_out(const float* tile, float* out) {
   store(out + 2 * width, zip(x_high, y_high, 0));
   store(out + 3 * width, zip(x_high, y_high, 1));
 }
-constexpr bool kTurnsBoxes = true;
+constexpr bool kTransposesBoxes = true;
 #else
-GFL_FN void turn_boxes_in(const float*, float*) {}
-GFL_FN void turn_boxes_out(const float*, float*) {}
-constexpr bool kTurnsBoxes = false;
+GFL_FN void boxes_to_tile(const float*, float*) {}
+GFL_FN void tile_to_boxes(const float*, float*) {}
+constexpr bool kTransposesBoxes = false;
 #endif
 
 bool whole_block(const gfl_matrix& m, int count) {
-  return kTurnsBoxes && m.dtype == GFL_FLOAT32 && m.col_stride == 1 && m.row_stride == 4 && count == kBlock;
+  return kTransposesBoxes && m.dtype == GFL_FLOAT32 && m.col_stride == 1 && m.row_stride == 4 && count == kBlock;
 }
 
 template <class T>
@@ -77,7 +74,7 @@ void load_boxes(const gfl_matrix& m, int64_t row, int count, BoxTile<T>& tile) {
     if (whole_block(m, count)) {
       const float* in = static_cast<const float*>(m.data) + row * 4;
       prefetch_ahead<0>(in, sizeof(tile.data));
-      for (int i = 0; i < kBlock; i += Lanes<float>::width) turn_boxes_in(in + i * 4, tile.data + i);
+      for (int i = 0; i < kBlock; i += Lanes<float>::width) boxes_to_tile(in + i * 4, tile.data + i);
       return;
     }
   }
@@ -93,7 +90,7 @@ void store_boxes(const BoxTile<T>& tile, const gfl_matrix& m, int64_t row, int c
     if (whole_block(m, count)) {
       float* out = static_cast<float*>(m.data) + row * 4;
       prefetch_ahead<1>(out, sizeof(tile.data));
-      for (int i = 0; i < kBlock; i += Lanes<float>::width) turn_boxes_out(tile.data + i, out + i * 4);
+      for (int i = 0; i < kBlock; i += Lanes<float>::width) tile_to_boxes(tile.data + i, out + i * 4);
       return;
     }
   }
@@ -108,20 +105,16 @@ class IouLoss {
   IouLoss(const gfl_iou_loss& op, Pass pass) : op_(op), pass_(pass), scale_(effective_scale<T>(op.reduction)) {}
 
   void run() const {
-    constexpr int64_t kPairCost = 16;  // a pair is worth as much arithmetic as this many class logits
     double* partials = static_cast<double*>(op_.workspace);
     const bool summed = pass_ == Pass::kForward && op_.reduction.mode == GFL_REDUCE_SUM;
-    const int64_t chunks = chunk_count(op_.rows, kPairCost);
-    parallel_chunks(chunks, [&](int64_t chunk) {
-      const int64_t begin = chunk * chunk_rows(kPairCost);
-      const int64_t end = begin + chunk_rows(kPairCost) < op_.rows ? begin + chunk_rows(kPairCost) : op_.rows;
+    parallel_rows(op_.rows, kPairCost, [&](int64_t chunk, int64_t begin, int64_t end) {
       BlockSums sums;
       for (int64_t row = begin; row < end; row += kBlock) {
         run_block(row, static_cast<int>(end - row < kBlock ? end - row : kBlock), sums);
       }
       if (summed) partials[chunk] = sums.total();
     });
-    if (summed) write_sum<T>(partials, chunks, scale_, op_.loss);
+    if (summed) write_sum<T>(partials, chunk_count(op_.rows, kPairCost), scale_, op_.loss);
   }
 
  private:
@@ -163,11 +156,11 @@ void run_box_iou(const gfl_box_iou& op) {
   const V floor = V() + static_cast<T>(op.eps);
   const int64_t across = op.aligned ? op.rows : op.cols;  // the axis that fills the vectors
   const int64_t lines = op.aligned ? 1 : op.rows;
-  const int64_t pieces = chunk_count(across, 16);
+  const int64_t pieces = chunk_count(across, kPairCost);
   parallel_chunks(lines * pieces, [&](int64_t chunk) {
     const int64_t line = chunk / pieces;
-    const int64_t begin = chunk % pieces * chunk_rows(16);
-    const int64_t end = begin + chunk_rows(16) < across ? begin + chunk_rows(16) : across;
+    const int64_t begin = chunk % pieces * chunk_rows(kPairCost);
+    const int64_t end = begin + chunk_rows(kPairCost) < across ? begin + chunk_rows(kPairCost) : across;
     T corner[4] = {};
     if (!op.aligned) load_run(op.a.data, op.a.dtype, line * op.a.row_stride, op.a.col_stride, 4, corner);
     const Box<V> one{V() + corner[0], V() + corner[1], V() + corner[2], V() + corner[3]};
@@ -189,23 +182,17 @@ void run_box_iou(const gfl_box_iou& op) {
 }  // namespace
 
 int iou_loss(const gfl_iou_loss& op, Pass pass) {
-  if (!is_float_dtype(op.pred.dtype)) return fail(GFL_ERROR_ARGUMENT, "unknown dtype %d of pred", op.pred.dtype);
-  if (op.pred.dtype == GFL_FLOAT64) {
-    IouLoss<double>(op, pass).run();
-  } else {
-    IouLoss<float>(op, pass).run();
-  }
-  return GFL_OK;
+  return with_compute_type(op.pred.dtype, "pred", [&](auto zero) {
+    IouLoss<decltype(zero)>(op, pass).run();
+    return GFL_OK;
+  });
 }
 
 int box_iou(const gfl_box_iou& op) {
-  if (!is_float_dtype(op.a.dtype)) return fail(GFL_ERROR_ARGUMENT, "unknown dtype %d of a", op.a.dtype);
-  if (op.a.dtype == GFL_FLOAT64) {
-    run_box_iou<double>(op);
-  } else {
-    run_box_iou<float>(op);
-  }
-  return GFL_OK;
+  return with_compute_type(op.a.dtype, "a", [&](auto zero) {
+    run_box_iou<decltype(zero)>(op);
+    return GFL_OK;
+  });
 }
 
 }  // namespace GFL_ISA

@@ -1,7 +1,7 @@
 // A dense classification loss over the maps of all levels: each level of each image is a matrix of positions and
 // classes, whichever way it lies, and all of them share one pool of chunks.
-#include "../class_loss_tiles.h"
 #include "../maps.h"
+#include "class_loss_tiles.h"
 
 namespace gfl {
 namespace GFL_ISA {
@@ -16,7 +16,7 @@ class MultilevelClassLoss {
   void run() const {
     double* partials = static_cast<double*>(op_.workspace);
     int64_t chunks = 0;
-    for (int level = 0; level < anchors_.count; ++level) chunks += op_.batch * cut(level).pieces;
+    for (int level = 0; level < anchors_.count; ++level) chunks += op_.batch * chunks_of(level).count;
     parallel_chunks(chunks, [&](int64_t chunk) {
       const double sum = run_chunk(chunk);
       if (pass_ == Pass::kForward) partials[chunk] = sum;
@@ -26,21 +26,21 @@ class MultilevelClassLoss {
   }
 
  private:
-  MapCut cut(int level) const {
+  MapChunks chunks_of(int level) const {
     const gfl_map& map = op_.pred.level[level];
-    return MapCut(anchors_.size(level), op_.classes, map.position_stride < map.channel_stride);
+    return MapChunks(anchors_.size(level), op_.classes, map.position_stride < map.channel_stride);
   }
 
   double run_chunk(int64_t chunk) const {
     int level = 0;
-    while (chunk >= op_.batch * cut(level).pieces) chunk -= op_.batch * cut(level++).pieces;
-    const MapCut shape = cut(level);
-    const int64_t piece = chunk % shape.pieces;
-    const gfl_class_loss matrix = matrix_of(level, chunk / shape.pieces);
-    const int64_t row = piece / shape.across * shape.chunk_positions;
-    const int64_t col = piece % shape.across * shape.chunk_channels;
-    const int64_t row_end = row + shape.chunk_positions;
-    const int64_t col_end = col + shape.chunk_channels;
+    while (chunk >= op_.batch * chunks_of(level).count) chunk -= op_.batch * chunks_of(level++).count;
+    const MapChunks chunks = chunks_of(level);
+    const int64_t piece = chunk % chunks.count;
+    const gfl_class_loss matrix = matrix_of(level, chunk / chunks.count);
+    const int64_t row = piece / chunks.across * chunks.chunk_positions;
+    const int64_t col = piece % chunks.across * chunks.chunk_channels;
+    const int64_t row_end = row + chunks.chunk_positions;
+    const int64_t col_end = col + chunks.chunk_channels;
     return ClassLoss<T, Formula>(matrix, formula_, placeholder_, pass_)
         .run_range(row, row_end < matrix.rows ? row_end : matrix.rows, col,
                    col_end < matrix.cols ? col_end : matrix.cols);
@@ -90,8 +90,7 @@ int run_compute(const gfl_multilevel_class_loss& op, Pass pass) {
 }  // namespace
 
 int multilevel_class_loss(const gfl_multilevel_class_loss& op, Pass pass) {
-  if (!is_float_dtype(op.pred.dtype)) return fail(GFL_ERROR_ARGUMENT, "unknown dtype %d of pred", op.pred.dtype);
-  return op.pred.dtype == GFL_FLOAT64 ? run_compute<double>(op, pass) : run_compute<float>(op, pass);
+  return with_compute_type(op.pred.dtype, "pred", [&](auto zero) { return run_compute<decltype(zero)>(op, pass); });
 }
 
 }  // namespace GFL_ISA

@@ -2,14 +2,9 @@
 // order of the anchors, and worked on a block of sixteen at a time.
 #include <cstring>
 
-#include "../../error.h"
-#include "../box_block.h"
-// The formulas come after the vector primitives.
-#include "../../math/gfl_loss.h"
-#include "../isa.h"
-#include "../kernels.h"
 #include "../maps.h"
-#include "../parallel.h"
+#include "box_block.h"
+#include "kernel.h"
 
 namespace gfl {
 namespace GFL_ISA {

@@ -1,6 +1,7 @@
 // The kernels of one instruction set, as core.cpp sees them.
-#include "../isa.h"
-#include "../kernels.h"
+#include "table.h"
+
+#include "isa.h"
 
 namespace gfl {
 namespace GFL_ISA {

@@ -1,6 +1,6 @@
 // Test only: the core without its CPU kernels, for a build in which every op of their table runs as CUDA on the host;
 // and what the tests ask of the shim.
-#include "cpu/kernels.h"
+#include "cpu/kernels/table.h"
 #include "cuda_runtime.h"
 
 namespace gfl {

@@ -1,12 +1,5 @@
 // Greedy NMS: each candidate against all that stay so far, a vector of them at a time.
-#include "../../math/half.h"
-#include "../greedy.h"
-#include "../isa.h"
-#include "../kernels.h"
-#include "../parallel.h"
-#include "../vec.h"
-// The formulas come after the vector primitives.
-#include "../../math/nms.h"
+#include "kernel.h"
 
 namespace gfl {
 namespace GFL_ISA {

@@ -1,10 +1,10 @@
-// Order keys, sorted.
+// Sorts order keys.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
-#include "../math/score_order.h"
+#include "../../math/score_order.h"
 
 namespace gfl {
 

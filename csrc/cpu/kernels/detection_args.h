@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "../gfl.h"
+#include "../../gfl.h"
 
 namespace gfl {
 

@@ -1,9 +1,13 @@
 // A SIMD register of floats as the compiler's own vector type, and the primitives that math/portable.h has for scalars.
-// Included before the formulas. Each instruction set compiles this file anew; everything in it is internal to the file
-// that includes it, so that no AVX-512 code can be linked into a baseline function.
+// Kernels include it by way of formulas.h. Each instruction set compiles this file anew; everything in it is internal to
+// the file that includes it, so that no AVX-512 code can be linked into a baseline function.
 #pragma once
 
-#include "../math/portable.h"
+#if defined(GFL_FORMULAS)
+#error "csrc/math/ was included before the vectors, and would not find them: include cpu/simd/formulas.h instead"
+#endif
+
+#include "../../math/portable.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -1,13 +1,13 @@
 // Post-processing in two steps. Every level's logits are searched piece by piece, in parallel: a piece keeps the best
 // candidates it has seen, and once it has enough of them, whatever cannot pass the worst is skipped unlooked-at. Then
 // each image merges its levels, and decodes and compares its candidates from the best on until it has detections enough.
-#include "../error.h"
-#include "../level_logits.h"
-#include "../math/nms.h"
-#include "../workspace.h"
-#include "detection.h"
-#include "parallel.h"
-#include "score_order.h"
+#include "../../error.h"
+#include "../../level_logits.h"
+#include "../../math/nms.h"
+#include "../../workspace.h"
+#include "../parallel.h"
+#include "drivers.h"
+#include "sort_by_score.h"
 
 namespace gfl {
 namespace {
@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kPiece = int64_t{1} << 19;  // logits that one thread searches
 constexpr int kBlock = 16;                    // cells that are decoded together
 
-// How one level of one image is cut into pieces.
+// One level of one image, and the pieces in which it is searched.
 struct SearchedLevel : LevelLogits {
   int64_t pieces;
   int64_t room;         // keys that a piece has place for

@@ -1,54 +1,10 @@
-// What post-processing does with logits: finds those worth a look, and decodes the cells that were chosen.
-#include "../../error.h"
-#include "../bins_tile.h"
-#include "../greedy.h"
-#include "../isa.h"
-#include "../kernels.h"
-// The formulas come after the vector primitives.
-#include "../../math/softmax.h"
+// The expectations of the edge distributions of chosen cells, and where asked for the distributions and their deviations.
+#include "../simd/bins_tile.h"
+#include "kernel.h"
 
 namespace gfl {
 namespace GFL_ISA {
 namespace {
-
-GFL_FN int find_lanes(const float* values, int count, float least, int32_t* places) {
-  constexpr int width = Lanes<float>::width;
-  const VecF floor = VecF() + least;
-  int found = 0;
-  int i = 0;
-  for (; i + 4 * width <= count; i += 4 * width) {
-    uint64_t lanes = 0;
-    for (int j = 0; j < 4; ++j) {
-      lanes |= static_cast<uint64_t>(lane_bits(load(values + i + j * width) >= floor)) << (j * width);
-    }
-    for (; lanes; lanes &= lanes - 1) places[found++] = i + __builtin_ctzll(lanes);
-  }
-  for (; i < count; ++i) {
-    if (values[i] >= least) places[found++] = i;
-  }
-  return found;
-}
-GFL_FN int find_lanes(const double* values, int count, double least, int32_t* places) {
-  int found = 0;
-  for (int i = 0; i < count; ++i) {
-    if (values[i] >= least) places[found++] = i;
-  }
-  return found;
-}
-
-template <class T>
-int scan(const LogitScan<T>& op) {
-  T buffer[kScanTile];
-  const T* values = buffer;
-  if (op.dtype == DtypeOf<T>::code && op.stride == 1) {
-    values = static_cast<const T*>(op.data) + op.offset;
-  } else {
-    load_run(op.data, op.dtype, op.offset, op.stride, op.count, buffer);
-  }
-  const int found = find_lanes(values, op.count, op.least, op.places);
-  for (int i = 0; i < found; ++i) op.values[i] = values[op.places[i]];
-  return found;
-}
 
 template <class T>
 void gather_side(const EdgeBlock<T>& op, int side, T* tile) {
@@ -100,8 +56,6 @@ void expect(EdgeBlock<T>& op) {
 
 }  // namespace
 
-int scan_logits(const LogitScan<float>& op) { return scan(op); }
-int scan_logits_double(const LogitScan<double>& op) { return scan(op); }
 void expect_edges(EdgeBlock<float>& op) { expect(op); }
 void expect_edges_double(EdgeBlock<double>& op) { expect(op); }
 

@@ -1,5 +1,5 @@
 // Sixty-four rows of floats at a time, each a distribution, worked on as they lie: what a row needs of all its bins is
-// their sum, and sums of rows are made by adding halves of vectors, in a third of the steps that turning them takes.
+// their sum, and sums of rows are made by adding halves of vectors, in a third of the steps that transposing them takes.
 //
 // No maximum is taken first. A sum far from overflow and underflow says that the largest logit of its row was no larger
 // than 30 and no smaller than -24, where e^x is as exact as e^(x - max); for any other the group is refused, and
@@ -9,8 +9,7 @@
 #include <utility>
 
 #include "bins_tile.h"
-// The formulas come after the vector primitives.
-#include "../math/elementary.h"
+#include "formulas.h"
 
 namespace gfl {
 

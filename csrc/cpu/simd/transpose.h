@@ -1,9 +1,10 @@
-// Turns kBlock rows of values into columns, a row to each lane, and back: how distributions enter a BinsTile and leave it.
+// Transposes kBlock rows of values into columns, a row to each lane, and back: how distributions enter a BinsTile and
+// leave it.
 #pragma once
 
 #include <utility>
 
-#include "reduce.h"
+#include "../chunks.h"
 #include "vec.h"
 
 namespace gfl {
@@ -27,7 +28,7 @@ GFL_FN void butterfly(VecF* lines) {
   }
 }
 
-// A square of width x width floats, turned in registers.
+// A square of width x width floats, in registers.
 GFL_FN void transpose_square(const float* in, int64_t in_stride, float* out, int64_t out_stride) {
   constexpr int width = Lanes<float>::width;
   VecF lines[width];
@@ -38,16 +39,16 @@ GFL_FN void transpose_square(const float* in, int64_t in_stride, float* out, int
   if (width > 8) butterfly<(width > 8 ? 8 : 1)>(lines);
   for (int i = 0; i < width; ++i) store(out + i * out_stride, lines[i]);
 }
-constexpr bool kTurnsInRegisters = true;
+constexpr bool kTransposesInRegisters = true;
 #else
 GFL_FN void transpose_square(const float*, int64_t, float*, int64_t) {}
-constexpr bool kTurnsInRegisters = false;
+constexpr bool kTransposesInRegisters = false;
 #endif
 
 #if defined(__AVX512F__)
 // Sixteen rows of seventeen floats, one behind the other, are seventeen vectors: value k of row i is in lane i + k mod 16
 // of vector i + (i + k) / 16. So lane l has its value k in vector l - k mod 17, in whichever row it is: picked from there
-// lane by lane, column k has only to be turned by k lanes. And as the same pick leads back, rows are made the same way.
+// lane by lane, column k has only to be rotated by k lanes. And as the same pick leads back, rows are made the same way.
 constexpr int kSkewed = 17;
 
 // One bit of the lane numbers: where it is set, a line takes what is `step` lines further on.
@@ -71,44 +72,44 @@ GFL_FN void pick(VecF (&lines)[kSkewed]) {
 }
 
 template <int by>
-GFL_FN VecF turned(VecF x) {
+GFL_FN VecF rotated(VecF x) {
   return (VecF)_mm512_alignr_epi32((__m512i)x, (__m512i)x, by & 15);
 }
 
 // The vectors are named one by one: of a loop that loads them GCC makes a copy through memory.
 template <int... k>
-GFL_FN void turn_skewed_in(const float* rows, float* tile, std::integer_sequence<int, k...>) {
+GFL_FN void skewed_rows_to_tile(const float* rows, float* tile, std::integer_sequence<int, k...>) {
   VecF lines[kSkewed] = {load(rows + k * kBlock)...};
   pick(lines);
-  (store(tile + k * kBlock, turned<k>(lines[(kSkewed - k) % kSkewed])), ...);
+  (store(tile + k * kBlock, rotated<k>(lines[(kSkewed - k) % kSkewed])), ...);
 }
 template <int... k>
-GFL_FN void turn_skewed_out(const float* tile, float* rows, std::integer_sequence<int, k...>) {
-  VecF lines[kSkewed] = {turned<-k>(load(tile + k * kBlock))...};
+GFL_FN void tile_to_skewed_rows(const float* tile, float* rows, std::integer_sequence<int, k...>) {
+  VecF lines[kSkewed] = {rotated<-k>(load(tile + k * kBlock))...};
   pick(lines);
   (store(rows + k * kBlock, lines[(kSkewed - k) % kSkewed]), ...);
 }
 GFL_FN bool is_skewed(int64_t stride, int bins) { return bins == kSkewed && stride == kSkewed; }
-GFL_FN void turn_skewed_in(const float* rows, float* tile) {
-  turn_skewed_in(rows, tile, std::make_integer_sequence<int, kSkewed>());
+GFL_FN void skewed_rows_to_tile(const float* rows, float* tile) {
+  skewed_rows_to_tile(rows, tile, std::make_integer_sequence<int, kSkewed>());
 }
-GFL_FN void turn_skewed_out(const float* tile, float* rows) {
-  turn_skewed_out(tile, rows, std::make_integer_sequence<int, kSkewed>());
+GFL_FN void tile_to_skewed_rows(const float* tile, float* rows) {
+  tile_to_skewed_rows(tile, rows, std::make_integer_sequence<int, kSkewed>());
 }
 #else
 GFL_FN bool is_skewed(int64_t, int) { return false; }
-GFL_FN void turn_skewed_in(const float*, float*) {}
-GFL_FN void turn_skewed_out(const float*, float*) {}
+GFL_FN void skewed_rows_to_tile(const float*, float*) {}
+GFL_FN void tile_to_skewed_rows(const float*, float*) {}
 #endif
 
 // Columns [first, bins) of kBlock rows, one value at a time.
-GFL_FN void rows_to_tile(const double* rows, int64_t stride, int first, int bins, double* tile) {
+GFL_FN void columns_to_tile(const double* rows, int64_t stride, int first, int bins, double* tile) {
   for (int k = first; k < bins; ++k) {
     for (int i = 0; i < kBlock; ++i) tile[k * kBlock + i] = rows[i * stride + k];
   }
 }
 // Lane by lane into a register: a vector load soon after sixteen small stores would wait for all of them.
-GFL_FN void rows_to_tile(const float* rows, int64_t stride, int first, int bins, float* tile) {
+GFL_FN void columns_to_tile(const float* rows, int64_t stride, int first, int bins, float* tile) {
   for (int k = first; k < bins; ++k) {
     for (int i = 0; i < kBlock; i += Lanes<float>::width) {
       store(tile + k * kBlock + i, load_strided_lanes(rows + i * stride + k, stride));
@@ -116,25 +117,25 @@ GFL_FN void rows_to_tile(const float* rows, int64_t stride, int first, int bins,
   }
 }
 template <class T>
-GFL_FN void tile_to_rows(const T* tile, int first, int bins, T* rows, int64_t stride) {
+GFL_FN void columns_to_rows(const T* tile, int first, int bins, T* rows, int64_t stride) {
   for (int k = first; k < bins; ++k) {
     for (int i = 0; i < kBlock; ++i) rows[i * stride + k] = tile[k * kBlock + i];
   }
 }
 
-GFL_FN void turn_in(const double* rows, int64_t stride, int bins, double* tile) {
-  rows_to_tile(rows, stride, 0, bins, tile);
+GFL_FN void rows_to_tile(const double* rows, int64_t stride, int bins, double* tile) {
+  columns_to_tile(rows, stride, 0, bins, tile);
 }
-GFL_FN void turn_out(const double* tile, int bins, double* rows, int64_t stride) {
-  tile_to_rows(tile, 0, bins, rows, stride);
+GFL_FN void tile_to_rows(const double* tile, int bins, double* rows, int64_t stride) {
+  columns_to_rows(tile, 0, bins, rows, stride);
 }
 
 // Where more than a few columns are left over, one more square overlaps the last: writing a value twice is harmless.
-GFL_FN void turn_in(const float* rows, int64_t stride, int bins, float* tile) {
-  if (is_skewed(stride, bins)) return turn_skewed_in(rows, tile);
+GFL_FN void rows_to_tile(const float* rows, int64_t stride, int bins, float* tile) {
+  if (is_skewed(stride, bins)) return skewed_rows_to_tile(rows, tile);
   constexpr int width = Lanes<float>::width;
   int k = 0;
-  if (kTurnsInRegisters && bins >= width) {
+  if (kTransposesInRegisters && bins >= width) {
     while (k + width <= bins || bins - k > width / 4) {
       if (k + width > bins) k = bins - width;
       for (int i = 0; i < kBlock; i += width) {
@@ -143,13 +144,13 @@ GFL_FN void turn_in(const float* rows, int64_t stride, int bins, float* tile) {
       k += width;
     }
   }
-  rows_to_tile(rows, stride, k, bins, tile);
+  columns_to_tile(rows, stride, k, bins, tile);
 }
-GFL_FN void turn_out(const float* tile, int bins, float* rows, int64_t stride) {
-  if (is_skewed(stride, bins)) return turn_skewed_out(tile, rows);
+GFL_FN void tile_to_rows(const float* tile, int bins, float* rows, int64_t stride) {
+  if (is_skewed(stride, bins)) return tile_to_skewed_rows(tile, rows);
   constexpr int width = Lanes<float>::width;
   int k = 0;
-  if (kTurnsInRegisters && bins >= width) {
+  if (kTransposesInRegisters && bins >= width) {
     while (k + width <= bins || bins - k > width / 4) {
       if (k + width > bins) k = bins - width;
       for (int i = 0; i < kBlock; i += width) {
@@ -158,7 +159,7 @@ GFL_FN void turn_out(const float* tile, int bins, float* rows, int64_t stride) {
       k += width;
     }
   }
-  tile_to_rows(tile, k, bins, rows, stride);
+  columns_to_rows(tile, k, bins, rows, stride);
 }
 
 }  // namespace gfl

@@ -6,16 +6,7 @@
 // added by itself: subtracting its negative part afterwards would lose digits, and infinities would meet.
 #pragma once
 
-#include "../error.h"
-#include "../math/half.h"
-#include "isa.h"
-#include "kernels.h"
-#include "parallel.h"
-#include "reduce.h"
-#include "run.h"
-#include "vec.h"
-// The formulas come after the vector primitives.
-#include "../math/class_loss.h"
+#include "kernel.h"
 
 namespace gfl {
 namespace GFL_ISA {
@@ -184,14 +175,12 @@ class ClassLoss {
   void run() const {
     double* partials = static_cast<double*>(op_.workspace);
     if (op_.cols == 0) return run_without_classes();
-    const int64_t chunks = chunk_count(op_.rows, op_.cols);
-    const int64_t size = chunk_rows(op_.cols);
-    parallel_chunks(chunks, [&](int64_t chunk) {
-      const int64_t end = (chunk + 1) * size < op_.rows ? (chunk + 1) * size : op_.rows;
-      const double sum = run_range(chunk * size, end, 0, op_.cols);
-      if (want_loss_ && op_.reduction.mode == GFL_REDUCE_SUM) partials[chunk] = sum;
+    const bool summed = want_loss_ && op_.reduction.mode == GFL_REDUCE_SUM;
+    parallel_rows(op_.rows, op_.cols, [&](int64_t chunk, int64_t begin, int64_t end) {
+      const double sum = run_range(begin, end, 0, op_.cols);
+      if (summed) partials[chunk] = sum;
     });
-    if (want_loss_ && op_.reduction.mode == GFL_REDUCE_SUM) write_sum<T>(partials, chunks, scale_, op_.loss);
+    if (summed) write_sum<T>(partials, chunk_count(op_.rows, op_.cols), scale_, op_.loss);
   }
 
   // The losses of a part of the matrix, at most kChunkElements or kBlock rows of it, summed but not scaled.

@@ -1,10 +1,10 @@
 // ATSS in two steps. Every ground truth finds its positives by itself, in parallel; then each image hands its anchors
 // out, ground truth after ground truth, so that the highest IoU wins and the first of two equal ones.
-#include "atss_assign.h"
+#include "../../math/atss_assign.h"
 
-#include "../error.h"
-#include "../math/atss_assign.h"
-#include "parallel.h"
+#include "../../error.h"
+#include "../parallel.h"
+#include "drivers.h"
 
 namespace gfl {
 namespace {

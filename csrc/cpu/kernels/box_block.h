@@ -2,10 +2,8 @@
 // loss forward, the gradient of all four distributions backward. Who uses it fills the inputs and takes the results.
 #pragma once
 
-#include "bins_tile.h"
-// The formulas come after the vector primitives.
-#include "../math/distribution_box_loss.h"
-#include "../math/sigmoid.h"
+#include "../simd/bins_tile.h"
+#include "../simd/formulas.h"
 
 namespace gfl {
 

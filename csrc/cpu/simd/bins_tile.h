@@ -1,12 +1,10 @@
-// Sixteen distributions at a time, turned so that a vector holds the same bin of many of them: bin k of distribution i
+// Sixteen distributions at a time, transposed so that a vector holds the same bin of many of them: bin k of distribution i
 // stands at data[k * kBlock + i]. Logits come as rows (a distribution's bins side by side), as maps (a bin's positions
 // side by side), or strided both ways; they leave the same way.
 #pragma once
 
-#include "reduce.h"
 #include "run.h"
 #include "transpose.h"
-#include "vec.h"
 
 namespace gfl {
 
@@ -46,7 +44,7 @@ GFL_NOINLINE void load_any_bins(const gfl_bins& m, int64_t origin, int count, in
   T rows[kMostBins * kBlock];
   for (int i = 0; i < count; ++i) load_run(m.data, m.dtype, origin + i * m.length_stride, 1, bins, rows + i * bins);
   for (int i = count * bins; i < kBlock * bins; ++i) rows[i] = T();
-  turn_in(rows, bins, bins, tile);
+  rows_to_tile(rows, bins, bins, tile);
 }
 
 template <class T>
@@ -58,7 +56,7 @@ GFL_NOINLINE void store_any_bins(const T* tile, const gfl_bins& m, int64_t origi
     return;
   }
   T rows[kMostBins * kBlock];
-  turn_out(tile, bins, rows, bins);
+  tile_to_rows(tile, bins, rows, bins);
   for (int i = 0; i < count; ++i) store_run(rows + i * bins, bins, m.data, m.dtype, origin + i * m.length_stride, 1);
 }
 
@@ -73,7 +71,7 @@ GFL_FN void load_bins(const gfl_bins& m, int64_t batch, int64_t side, int64_t st
   const int64_t origin = batch * m.batch_stride + side * bins * m.channel_stride + start * m.length_stride;
   if (!whole_block_of_rows<T>(m, count)) return load_any_bins(m, origin, count, bins, tile);
   prefetch_tile<0>(m, origin, side, bins, sizeof(T));
-  turn_in(static_cast<const T*>(m.data) + origin, m.length_stride, bins, tile);
+  rows_to_tile(static_cast<const T*>(m.data) + origin, m.length_stride, bins, tile);
 }
 
 template <class T>
@@ -82,7 +80,7 @@ GFL_FN void store_bins(const T* tile, const gfl_bins& m, int64_t batch, int64_t 
   const int64_t origin = batch * m.batch_stride + side * bins * m.channel_stride + start * m.length_stride;
   if (!whole_block_of_rows<T>(m, count)) return store_any_bins(tile, m, origin, count, bins);
   prefetch_tile<1>(m, origin, side, bins, sizeof(T));
-  turn_out(tile, bins, static_cast<T*>(m.data) + origin, m.length_stride);
+  tile_to_rows(tile, bins, static_cast<T*>(m.data) + origin, m.length_stride);
 }
 
 // A block of a vector of the compute type from data[start]; where it is absent, and past `count`, it reads `otherwise`.

@@ -1,8 +1,8 @@
 // Runs of values between memory of any dtype and stride, and buffers of the compute type that stay in the first cache.
 #pragma once
 
-#include "../gfl.h"
-#include "../math/half.h"
+#include "../../gfl.h"
+#include "../../math/half.h"
 #include "vec.h"
 
 namespace gfl {

@@ -1,8 +1,8 @@
 // The CPU kernels, once for each instruction set; core.cpp picks a table at run time.
 #pragma once
 
-#include "../gfl.h"
-#include "greedy.h"
+#include "../../gfl.h"
+#include "detection_args.h"
 
 namespace gfl {
 

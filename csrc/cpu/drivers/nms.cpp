@@ -1,11 +1,11 @@
 // NMS in three steps: the boxes by descending score, cut into classes; every class by itself, in parallel; and what
 // stayed, by descending score again.
-#include "../error.h"
-#include "../math/nms.h"
-#include "../workspace.h"
-#include "detection.h"
-#include "parallel.h"
-#include "score_order.h"
+#include "../../error.h"
+#include "../../math/nms.h"
+#include "../../workspace.h"
+#include "../parallel.h"
+#include "drivers.h"
+#include "sort_by_score.h"
 
 namespace gfl {
 namespace {
@@ -45,7 +45,7 @@ class Nms {
     Segment all{0, num_sorted_, 0};
     num_segments_ = 1;
     if (op_.classes) {
-      cut();
+      split_by_class();
     } else {
       segments_ = &all;
     }
@@ -72,7 +72,7 @@ class Nms {
   int64_t class_at(int64_t position) const { return op_.classes[index_of(keys_[position])]; }
   int64_t position_at(int64_t i) const { return op_.classes ? by_class_[i] : i; }
 
-  void cut() {
+  void split_by_class() {
     order_by_class();
     num_segments_ = 0;
     int64_t column = 0;
