@@ -35,7 +35,6 @@ RUN_AN_OP = """
 import torch
 import gfl_ops
 from gfl_ops import _native
-from tests.support import host_cuda
 
 torch.manual_seed(0)
 logits = torch.randn(6, 3, requires_grad=True)
