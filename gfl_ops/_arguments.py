@@ -35,7 +35,8 @@ def reduction(
     if isinstance(avg_factor, Tensor):
         if avg_factor.device == pred.device:
             return SUM, loss_weight, 1, _without_eps(avg_factor, compute_dtype(pred))
-        avg_factor = avg_factor.item()  # a CPU tensor beside a CUDA one: reading it waits for nothing
+        # A CPU tensor beside a CUDA one: reading it waits for nothing. It is added to in its own type.
+        return SUM, loss_weight / (avg_factor.reshape(()) + FLOAT32_EPS).item(), 1, None
     return SUM, loss_weight / (avg_factor + FLOAT32_EPS), 1, None
 
 

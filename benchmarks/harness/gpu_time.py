@@ -37,7 +37,8 @@ def replay(step: Step, num_inputs: int) -> Step | None:
     except RuntimeError:
         return None
 
-    def again(_: int, written: deque[Any] = results) -> None:  # alive as long as the graph, which writes into them
+    # What the graph reads and writes must live as long as it: the incoming gradients, which the step has, and the results.
+    def again(_: int, kept: tuple[Step, deque[Any]] = (step, results)) -> None:
         graph.replay()
 
     return again

@@ -125,9 +125,15 @@ class Measurement:
         torch.manual_seed(0)
         self._inputs = row.on(row.make(), device, dtype)
         expected = expected_of(row, self._inputs, device)
-        for column, call in self._calls.items():
-            if column.name != "eager":  # what is expected came from it
+        for column, call in list(self._calls.items()):
+            if column.name == "eager":  # what is expected came from it
+                continue
+            try:
                 check(row, column, results(row, call, self._inputs), expected, dtype)
+            except Mismatch:
+                if column.name not in columns_of.LIBRARIES:
+                    raise
+                del self._calls[column]  # whose formula is another for this type: no figure, and no end to ours
         self._without_gradients()
 
     def has_ours(self) -> bool:

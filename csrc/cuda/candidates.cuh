@@ -3,8 +3,8 @@
 // `count` reads the logits once and counts the scores above the threshold in up to 2,048 steps. `bound` takes from that,
 // for each level of each image, a bound which no more keys keep than the level's list has room for, and among them the
 // best `most`; where a step of scores is too crowded for that, it looks closer, down to the last bit and the index.
-// `collect` lists what keeps the bound, and reads again only where something does. `place` puts the list in order.
-// Which thread adds to a list first is chance; the order of keys is not, so neither is the result.
+// `collect` lists what keeps the bound, and reads again only where something does. `order` puts the list in order, or `place`
+// where it is too long for shared memory. Which thread adds to a list first is chance; the order of keys is not, so neither is the result.
 #pragma once
 
 #include "../level_logits.h"
@@ -173,15 +173,6 @@ struct Candidates {
   }
 };
 
-// A logit of any dtype.
-template <class T>
-__device__ __forceinline__ T load_logit(const void* data, int32_t dtype, int64_t i) {
-  if (dtype == GFL_FLOAT32) return static_cast<T>(static_cast<const float*>(data)[i]);
-  if (dtype == GFL_BFLOAT16) return static_cast<T>(widen(static_cast<const bfloat16*>(data)[i]));
-  if (dtype == GFL_FLOAT16) return static_cast<T>(widen(static_cast<const float16*>(data)[i]));
-  return static_cast<T>(static_cast<const double*>(data)[i]);
-}
-
 // A chunk of a level's logits S, shared by kFindThreads threads: what one of them has of it.
 template <class T, class S>
 class ChunkShare {
@@ -299,8 +290,19 @@ __global__ void __launch_bounds__(kFindThreads) count_kernel(const Candidates<T>
   }
 }
 
+// What a block finds in a chunk: it asks for places in the list once, for all of them.
+constexpr int kMostCollected = 1024;
+template <class T>
+struct Collected {
+  OrderKey<T> keys[kMostCollected];
+  uint32_t count;
+  uint32_t first;  // place in the list
+};
+
 template <class T, class S>
 __global__ void __launch_bounds__(kFindThreads) collect_kernel(const Candidates<T> op) {
+  Collected<T>& shared = static_shared<Collected<T>>();
+  const int thread = static_cast<int>(threadIdx.x);
   const int64_t chunks = op.chunks * op.batch;
   for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
     const int64_t image = op.by_chunks.divide_long(chunk);
@@ -309,19 +311,83 @@ __global__ void __launch_bounds__(kFindThreads) collect_kernel(const Candidates<
     const CandidateLevel& level = op.levels[i];
     const Bound<T> bound = op.bounds[image * op.num_levels + i];
     if (op.best_steps[chunk] > bound.step) continue;
-    const int thread = static_cast<int>(threadIdx.x);
+    uint32_t* found = op.found + image * op.num_levels + i;
+    OrderKey<T>* list = op.list + op.list_of(image, i);
+    if (thread == 0) shared.count = 0;
+    __syncthreads();
     const ChunkShare<T, S> share(level, image, in_image - level.first_chunk, thread);
     share.for_each(bound.least, [&](uint32_t place, T logit) {
       const T score = score_of_logit(logit);
       const int64_t index = level.index(place);
       if (!(score > op.threshold) || !bound.keeps(distance_of(score), index)) return;
-      const uint32_t slot = atomicAdd(&op.found[image * op.num_levels + i], 1u);
-      op.list[op.list_of(image, i) + slot] = order_key(score, index);
+      const uint32_t slot = atomicAdd(&shared.count, 1u);
+      if (slot < kMostCollected) {
+        shared.keys[slot] = order_key(score, index);
+      } else {
+        list[atomicAdd(found, 1u)] = order_key(score, index);
+      }
     });
+    __syncthreads();
+    const uint32_t count = shared.count < kMostCollected ? shared.count : kMostCollected;
+    if (thread == 0 && count > 0) shared.first = atomicAdd(found, count);
+    __syncthreads();
+    for (uint32_t k = static_cast<uint32_t>(thread); k < count; k += kFindThreads) {
+      list[shared.first + k] = shared.keys[k];
+    }
   }
 }
 
-// One warp for each key of a list: its place is the number of those before it.
+// Puts a list in order in shared memory, where all lists have room there: one block each, by bitonic sorting.
+constexpr int kSortThreads = 512;
+constexpr int kMostSortedBytes = 32 << 10;
+
+__device__ __forceinline__ void set_last(uint64_t& key) { key = ~uint64_t{0}; }
+__device__ __forceinline__ void set_last(WideOrderKey& key) { key = {~uint64_t{0}, ~uint64_t{0}}; }
+
+// The least power of two that has room for so many keys.
+__host__ __device__ __forceinline__ int sorted_size(int64_t keys) {
+  int size = 2;
+  while (size < keys) size *= 2;
+  return size;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kSortThreads) order_kernel(const Candidates<T> op) {
+  OrderKey<T>* keys = dynamic_shared<OrderKey<T>>();
+  const int thread = static_cast<int>(threadIdx.x);
+  const int64_t image = blockIdx.x / op.num_levels;
+  const int i = static_cast<int>(blockIdx.x % op.num_levels);
+  const OrderKey<T>* list = op.list + op.list_of(image, i);
+  const int listed = static_cast<int>(op.found[blockIdx.x]);
+  const int size = sorted_size(listed);
+  for (int k = thread; k < size; k += kSortThreads) {
+    if (k < listed) {
+      keys[k] = list[k];
+    } else {
+      set_last(keys[k]);
+    }
+  }
+  __syncthreads();
+  for (int run = 2; run <= size; run *= 2) {
+    for (int step = run / 2; step > 0; step /= 2) {
+      for (int k = thread; k < size / 2; k += kSortThreads) {
+        const int low = 2 * k - (k & (step - 1));
+        const OrderKey<T> a = keys[low];
+        const OrderKey<T> b = keys[low + step];
+        if ((low & run) == 0 ? b < a : a < b) {
+          keys[low] = b;
+          keys[low + step] = a;
+        }
+      }
+      __syncthreads();
+    }
+  }
+  const int64_t count = op.count(image, i);
+  OrderKey<T>* sorted = op.sorted + image * op.most + op.levels[i].first_candidate;
+  for (int k = thread; k < count; k += kSortThreads) sorted[k] = keys[k];
+}
+
+// Longer lists: one warp for each key, whose place is the number of those before it.
 template <class T>
 __global__ void __launch_bounds__(kFindThreads) place_kernel(const Candidates<T> op) {
   constexpr int kWarps = kFindThreads / kWarp;

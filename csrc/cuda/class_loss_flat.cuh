@@ -1,10 +1,10 @@
 // Dense classification losses of contiguous logits: the hot path.
 //
-// A block takes tiles of consecutive elements, whatever rows they belong to, so that every access is 16 bytes wide and
-// each thread has kUnroll of them in flight. With labels, the elements that are some row's positive are marked in
-// shared memory first; the dense pass takes every element for a negative and drops the marked ones, then the threads
-// that found the positives add them. Positives are rare, so the dense pass hardly pays for them, and nothing is added
-// that would have to be taken back.
+// A warp takes tiles of consecutive elements, whatever rows they belong to, so that every access is 16 bytes wide; the
+// logits and labels of its next tile are loaded before it works on one, and no warp waits for another. A tile without a
+// positive is negatives alone. In another the elements that are some row's positive are marked in shared memory first; the
+// dense pass drops the marked ones, then the lanes that found the positives add them. Positives are rare, so that the
+// dense pass hardly pays for them, and nothing is added that would have to be taken back.
 #pragma once
 
 #include "class_loss_tile.cuh"
@@ -12,115 +12,148 @@
 namespace gfl {
 namespace cuda {
 
-// Blocks that a multiprocessor must have room for: bounds the registers at 64 where the formula is the usual one, at 80
-// for the others and at 128 in double.
-template <class T, class Formula>
-constexpr int kFlatBlocks = std::is_same<T, double>::value ? 2
-                            : UsualFormula<Formula>::value ? 4
-                                                           : 3;
+// Blocks that a multiprocessor must have room for: bounds the registers at 64 where the formula is the usual one of labels,
+// at 80 for the others and at 128 in double.
+template <class T, class Formula, bool kDense, bool kBoth>
+constexpr int kFlatBlocks = std::is_same<T, double>::value                                          ? 2
+                            : UsualFormula<Formula>::value && !kDense && (sizeof(T) == 4 || !kBoth) ? 4
+                                                                                                    : 3;
+
+template <class T, class Formula, bool kDense, bool kLoss, bool kGrad>
+struct FlatWarp {
+  using C = Compute<T>;
+  using Tile = FlatTile<T>;
+  static constexpr int N = kPack<T>;
+
+  const ClassArguments<T>& op;
+  const Formula& formula;
+  const TilePlan& plan;
+  int lane;
+  C grad_scale;
+  bool one_factor;
+
+  // A tile that is whole, has one factor and no positives.
+  __device__ __forceinline__ void plain(const TilePlace& place, const Vector<T, N> (&logits)[Tile::kUnroll],
+                                        LossLanes<C, N>& loss) const {
+    T* grad = op.grad + place.start;
+#pragma unroll
+    for (int j = 0; j < Tile::kUnroll; ++j) {
+      const int local = j * Tile::kStep + lane * N;
+      const VectorTerms<T> terms = kDense ? dense_terms(formula, logits[j], op.target, place.start + local, N)
+                                          : negative_terms<T>(formula, logits[j]);
+      if (kGrad) terms.narrowed_grad(grad_scale).store(grad + local);
+      if (kLoss) terms.add_losses(loss);
+    }
+  }
+
+  // Any tile. The logits are read again, most likely from the cache: one vector at a time takes few instructions.
+  __device__ __forceinline__ void careful(const TilePlace& place, const uint32_t* marks, LossLanes<C, N>& loss) const {
+    const T* pred = static_cast<const T*>(op.pred.data) + place.start;
+#pragma unroll 1
+    for (int local = lane * N; local < place.count; local += Tile::kStep) {
+      const int left = place.count - local;
+      const Vector<T, N> logits = load_vector<N>(pred + local, left);
+      VectorTerms<T> terms = kDense ? dense_terms(formula, logits, op.target, place.start + local, left)
+                                    : negative_terms<T>(formula, logits);
+      terms.multiply_out();
+      unsigned dropped = kDense ? 0u : marks[local / 32] >> (local % 32);
+      if (left < N) dropped |= ~0u << left;
+      terms.drop(dropped);
+      if (!one_factor) terms.multiply(op.factors, place, plan.by_cols, local, left);
+      if (kLoss && op.element_losses) {
+        store_vector(terms.scaled_loss(grad_scale), op.element_losses + place.start + local, left);
+      }
+      if (kGrad && op.grad) store_vector(terms.narrowed_grad(grad_scale), op.grad + place.start + local, left);
+      if (kLoss) terms.add_losses(loss);
+    }
+  }
+
+  // Its loss is returned, with its factor.
+  __device__ __forceinline__ C positive(const TilePlace& place, int local, int row, int label, C scale) const {
+    const int64_t element = place.start + local;
+    const LossGrad<C> term = formula.positive(widen(static_cast<const T*>(op.pred.data)[element]), op.score(row));
+    const C factor = op.factors.at(row, label);
+    if (kLoss && op.element_losses) op.element_losses[element] = term.loss * (factor * scale);
+    if (kGrad && op.grad) op.grad[element] = narrow<T>(term.grad * (factor * scale));
+    return term.loss * factor;
+  }
+};
 
 // kLoss and kGrad say what is wanted at all; the caller of a kernel with both may still leave out either.
 template <class T, class Formula, bool kDense, bool kLoss, bool kGrad>
-__global__ void __launch_bounds__(kTileThreads, kFlatBlocks<T, Formula>)
+__global__ void __launch_bounds__(kFlatThreads, kFlatBlocks<T, Formula, kDense, kLoss && kGrad>)
     class_loss_flat(const ClassArguments<T> op, const Formula formula, const TilePlan plan) {
   using C = Compute<T>;
-  using Tile = FlatTile<T, kLoss && kGrad>;
+  using Tile = FlatTile<T>;
   constexpr int N = kPack<T>;
-  // Two sets of marks: while one is being cleared, the next tile is already marked in the other.
-  uint32_t* all_marks = dynamic_shared<uint32_t>();
-  const int thread = static_cast<int>(threadIdx.x);
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  uint32_t* marks = dynamic_shared<uint32_t>() + warp * Tile::kMarkWords;
   if (!kDense) {
-    for (int i = thread; i < 2 * Tile::kMarkWords; i += Tile::kThreads) all_marks[i] = 0;
-    __syncthreads();
+    for (int i = lane; i < Tile::kMarkWords; i += kWarp) marks[i] = 0;
+    __syncwarp();
   }
 
   const int64_t size = op.rows * op.cols;
-  const T* pred = static_cast<const T*>(op.pred.data);
   const C scale = op.sums.scale.value();
   const C shared_factor = op.factors.shared(size);
-  const C grad_scale = scale * shared_factor;
-  const bool one_factor = op.factors.spread == Spread::kShared;
+  const FlatWarp<T, Formula, kDense, kLoss, kGrad> flat{
+      op, formula, plan, lane, scale * shared_factor, op.factors.spread == Spread::kShared};
   double total = 0.0;
 
+  const auto load = [&](const TilePlace& place, Vector<T, N>(&logits)[Tile::kUnroll], TileLabels<T>& labels) {
+    if (place.start >= size) return;
+    const T* pred = static_cast<const T*>(op.pred.data) + place.start + lane * N;
+    if (size - place.start >= Tile::kElements) {
+#pragma unroll
+      for (int j = 0; j < Tile::kUnroll; ++j) logits[j] = Vector<T, N>::load(pred + j * Tile::kStep);
+    }
+    if (!kDense) labels.load(op, plan, place.first_row, lane);
+  };
+
   TilePlace place;
-  const int first = static_cast<int>(blockIdx.x) * Tile::kElements;
-  place.start = first;
-  place.first_row = plan.by_cols.divide(first);
-  place.first_col = first - static_cast<int>(place.first_row * op.cols);
-
-  for (int buffer = 0; place.start < size; buffer ^= 1) {
+  place.start = (static_cast<int64_t>(blockIdx.x) * kFlatWarps + warp) * Tile::kElements;
+  place.first_row = static_cast<int>(plan.by_cols.divide_long(place.start));
+  place.first_col = static_cast<int>(place.start - static_cast<int64_t>(place.first_row) * op.cols);
+  Vector<T, N> logits[Tile::kUnroll];
+  TileLabels<T> labels;
+  load(place, logits, labels);
+  while (place.start < size) {
     place.count = static_cast<int>(size - place.start < Tile::kElements ? size - place.start : Tile::kElements);
-    const T* tile_pred = pred + place.start;
-    T* tile_grad = op.grad + place.start;
-    Vector<T, N> logits[Tile::kUnroll];
-    if (place.count == Tile::kElements) {
-#pragma unroll
-      for (int j = 0; j < Tile::kUnroll; ++j) logits[j] = Vector<T, N>::load(tile_pred + j * Tile::kStep + thread * N);
+    TilePlace next = place;
+    plan.advance(next);
+    Vector<T, N> next_logits[Tile::kUnroll];
+    TileLabels<T> next_labels;
+    load(next, next_logits, next_labels);
+
+    bool positive = false;
+    if (!kDense) labels.for_each(op, plan, place, lane, [&](int, int, int) { positive = true; });
+    const bool any = !kDense && __ballot_sync(kFullWarp, positive) != 0;
+    LossLanes<C, N> loss;
+    if (plan.plain & static_cast<int>(!any) & static_cast<int>(place.count == Tile::kElements)) {
+      flat.plain(place, logits, loss);
     } else {
-#pragma unroll
-      for (int j = 0; j < Tile::kUnroll; ++j) {
-        const int local = j * Tile::kStep + thread * N;
-        logits[j] = load_vector<N>(tile_pred + local, place.count - local);
+      if (any) {
+        labels.for_each(op, plan, place, lane,
+                        [&](int local, int, int) { atomicOr(&marks[local / 32], 1u << (local % 32)); });
+        __syncwarp();
+      }
+      flat.careful(place, marks, loss);
+      if (any) {
+        __syncwarp();  // the dense stores are done and the marks read
+        labels.for_each(op, plan, place, lane, [&](int local, int row, int label) {
+          atomicAnd(&marks[local / 32], ~(1u << (local % 32)));
+          total += static_cast<double>(flat.positive(place, local, row, label, scale));
+        });
+        __syncwarp();
       }
     }
+    if (kLoss) total += static_cast<double>(loss.sum() * shared_factor);
 
-    uint32_t* marks = all_marks + buffer * Tile::kMarkWords;
-    bool marked = false;
-    if (!kDense) {
-      for_each_positive(op, place, plan.by_cols, [&](int local, int64_t, int64_t) {
-        atomicOr(&marks[local / 32], 1u << (local % 32));
-        marked = true;
-      });
-      marked = __syncthreads_or(marked) != 0;
-    }
-    // One question for all that seldom happens, so that the usual vector pays for one branch.
-    const bool plain = plan.plain & static_cast<int>(!marked) & static_cast<int>(place.count == Tile::kElements);
-
-    LossLanes<C, N> tile_loss;
+    place = next;
+    labels = next_labels;
 #pragma unroll
-    for (int j = 0; j < Tile::kUnroll; ++j) {
-      const int local = j * Tile::kStep + thread * N;
-      const int left = place.count - local;
-      VectorTerms<T> terms = kDense ? dense_terms(formula, logits[j], op.target, place.start + local, left)
-                                    : negative_terms<T>(formula, logits[j]);
-      if (plain) {
-        if (kGrad) terms.narrowed_grad(grad_scale).store(tile_grad + local);
-        if (kLoss) terms.add_losses(tile_loss);
-      } else {
-        terms.multiply_out();
-        unsigned dropped = kDense ? 0u : marks[local / 32] >> (local % 32);
-        if (left < N) dropped |= ~0u << (left > 0 ? left : 0);
-        terms.drop(dropped);
-        if (!one_factor && left > 0) terms.multiply(op.factors, place, plan.by_cols, local, left);
-        if (kLoss && op.element_losses) {
-          store_vector(terms.scaled_loss(grad_scale), op.element_losses + place.start + local, left);
-        }
-        if (kGrad && op.grad) store_vector(terms.narrowed_grad(grad_scale), tile_grad + local, left);
-        if (kLoss) terms.add_losses(tile_loss);
-      }
-    }
-    total += static_cast<double>(tile_loss.sum() * shared_factor);
-
-    if (!kDense && marked) {
-      __syncthreads();  // the dense stores are done and the marks read
-      for_each_positive(op, place, plan.by_cols, [&](int local, int64_t row, int64_t label) {
-        atomicAnd(&marks[local / 32], ~(1u << (local % 32)));
-        const LossGrad<C> term = formula.positive(widen(tile_pred[local]), op.score(row));
-        const C factor = op.factors.at(row, label);
-        total += static_cast<double>(term.loss * factor);
-        const int64_t element = place.start + local;
-        if (kLoss && op.element_losses) op.element_losses[element] = term.loss * (factor * scale);
-        if (kGrad && op.grad) op.grad[element] = narrow<T>(term.grad * (factor * scale));
-      });
-    }
-
-    place.start += plan.elements;
-    place.first_row += plan.rows;
-    place.first_col += plan.cols;
-    if (place.first_col >= op.cols) {
-      place.first_col -= static_cast<int>(op.cols);
-      ++place.first_row;
-    }
+    for (int j = 0; j < Tile::kUnroll; ++j) logits[j] = next_logits[j];
   }
   if (kLoss && op.sum) op.sums.add_block(0, total);
 }

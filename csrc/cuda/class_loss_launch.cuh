@@ -19,21 +19,23 @@ bool contiguous(const gfl_matrix& matrix, const gfl_class_loss& op) {
 template <class T>
 bool flat(const gfl_class_loss& op) {
   const bool by_element = op.reduction.mode != GFL_REDUCE_ELEMENTS || aligned(op.loss, 16);
-  return op.cols < (int64_t{1} << 30) && by_element && contiguous<T>(op.pred, op) && contiguous<T>(op.target, op) &&
-         contiguous<T>(op.grad, op);
+  return op.cols < (int64_t{1} << 30) && op.rows < (int64_t{1} << 30) && by_element && contiguous<T>(op.pred, op) &&
+         contiguous<T>(op.target, op) && contiguous<T>(op.grad, op);
 }
 
 template <class T, class Formula, bool kDense, bool kLoss, bool kGrad>
 void launch_flat(Stream& stream, const gfl_class_loss& op, const Formula& formula, bool backward) {
-  using Tile = FlatTile<T, kLoss && kGrad>;
+  using Tile = FlatTile<T>;
   const ClassArguments<T> arguments(op, backward);
   const int64_t tiles = (op.rows * op.cols + Tile::kElements - 1) / Tile::kElements;
-  const int blocks = stream.blocks(tiles, 8);
+  const int blocks =
+      stream.blocks((tiles + kFlatWarps - 1) / kFlatWarps, (kFlatBlocks < T, Formula, kDense, kLoss && kGrad >));
   const bool plain =
       arguments.factors.spread == Spread::kShared && !arguments.element_losses && (!kGrad || arguments.grad != nullptr);
-  const TilePlan plan(op.cols > 0 ? op.cols : 1, static_cast<int64_t>(blocks) * Tile::kElements, plain);
+  const int64_t step = static_cast<int64_t>(blocks) * kFlatWarps * Tile::kElements;
+  const TilePlan plan(op.cols > 0 ? op.cols : 1, Tile::kElements, step, plain);
   stream.launch(class_loss_flat<T, Formula, kDense, kLoss, kGrad>,
-                Grid{blocks, Tile::kThreads, kDense ? 0 : Tile::kMarkBytes}, arguments, formula, plan);
+                Grid{blocks, kFlatThreads, kDense ? 0 : Tile::kMarkBytes}, arguments, formula, plan);
   if (arguments.sum) finish(stream, arguments.sums, blocks);
 }
 

@@ -7,43 +7,57 @@
 namespace gfl {
 namespace cuda {
 
-constexpr int kTileThreads = 256;
+constexpr int kFlatThreads = 256;
+constexpr int kFlatWarps = kFlatThreads / kWarp;
 
-// kBoth: loss and gradient are wanted; of a half type that leaves registers for two vectors only.
-template <class T, bool kBoth>
+// The elements that a warp takes at a time: two vectors of a lane, while those of the next tile are on their way. On an H200
+// one vector was slower, and four took registers that more warps use better.
+template <class T>
 struct FlatTile {
-  static constexpr int kThreads = kTileThreads;
-  static constexpr int kUnroll = sizeof(T) == 2 && kBoth ? 2 : 4;  // vectors of a thread in flight
-  static constexpr int kStep = kThreads * kPack<T>;                // elements that the block loads at once
+  static constexpr int kUnroll = 2;
+  static constexpr int kStep = kWarp * kPack<T>;  // elements that the warp loads at once
   static constexpr int kElements = kStep * kUnroll;
   static constexpr int kMarkWords = kElements / 32;
-  static constexpr int kMarkBytes = 2 * kMarkWords * static_cast<int>(sizeof(uint32_t));
+  static constexpr int kMarkBytes = kFlatWarps * kMarkWords * static_cast<int>(sizeof(uint32_t));
 };
 
 // Where the elements of a tile lie in the matrix. Rows and columns of neighbours are found by 32-bit arithmetic.
 struct TilePlace {
-  int64_t start;      // first element
-  int64_t first_row;  // its row
+  int64_t start;  // first element
+  int first_row;  // its row
   int first_col;
   int count;  // elements of the tile, fewer in the last one
 };
 
-// What the host knows of the walk over the tiles: how a block's place moves, so that only the first needs a division,
-// and whether every full tile without a positive is a plain one (one factor for all, no losses of elements, and a
-// gradient if the kernel can give one).
+// What the host knows of the walk over the tiles: how a warp's place moves, so that only the first needs a division; how
+// many rows a tile may have; and whether every full tile without a positive is a plain one (one factor for all, no losses
+// of elements, and a gradient if the kernel can give one).
 struct TilePlan {
   int64_t elements;
-  int64_t rows;
+  int rows;
   int cols;
+  int rows_of_tile;
   int plain;
   Divider by_cols;
 
-  TilePlan(int64_t columns, int64_t step, bool plain_)
+  TilePlan(int64_t columns, int tile, int64_t step, bool plain_)
       : elements(step),
-        rows(step / columns),
+        rows(static_cast<int>(step / columns)),
         cols(static_cast<int>(step % columns)),
+        rows_of_tile(static_cast<int>((tile - 1) / columns) + 2),
         plain(plain_ ? 1 : 0),
         by_cols(columns) {}
+
+  __device__ __forceinline__ void advance(TilePlace& place) const {
+    place.start += elements;
+    place.first_row += rows;
+    place.first_col += cols;
+    const int columns = static_cast<int>(by_cols.divisor());
+    if (place.first_col >= columns) {
+      place.first_col -= columns;
+      ++place.first_row;
+    }
+  }
 };
 
 // The factors of neighbouring elements, one after the other.
@@ -76,19 +90,34 @@ class FactorWalk {
   int col_;
 };
 
-// Calls found(element in the tile, row, class) for this thread's share of the positives of a tile.
-template <class T, class Found>
-__device__ __forceinline__ void for_each_positive(const ClassArguments<T>& op, const TilePlace& place,
-                                                  const Divider& by_cols, const Found& found) {
-  const int cols = static_cast<int>(op.cols);
-  const int rows = by_cols.divide(place.first_col + place.count - 1) + 1;
-  for (int r = static_cast<int>(threadIdx.x); r < rows; r += kTileThreads) {
-    const int64_t label = op.label(place.first_row + r);
-    if (label < 0 || label >= cols) continue;
-    const int local = r * cols - place.first_col + static_cast<int>(label);
-    if (local >= 0 && local < place.count) found(local, place.first_row + r, label);
+// The positives of a warp's tile. A lane has every 32nd row; the label of its first is read a tile ahead.
+template <class T>
+struct TileLabels {
+  int first = -1;  // of the lane's first row; -1 if it is no class
+
+  __device__ __forceinline__ void load(const ClassArguments<T>& op, const TilePlan& plan, int first_row, int lane) {
+    first = lane < plan.rows_of_tile ? label_of(op, first_row + lane) : -1;
   }
-}
+  // Calls found(element in the tile, row, class) for each of the lane's.
+  template <class Found>
+  __device__ __forceinline__ void for_each(const ClassArguments<T>& op, const TilePlan& plan, const TilePlace& place,
+                                           int lane, const Found& found) const {
+    int label = first;
+    for (int r = lane;;) {
+      const int64_t local = static_cast<int64_t>(r) * op.cols - place.first_col + label;
+      if (label >= 0 && local >= 0 && local < place.count) found(static_cast<int>(local), place.first_row + r, label);
+      r += kWarp;
+      if (r >= plan.rows_of_tile) break;
+      label = label_of(op, place.first_row + r);
+    }
+  }
+
+ private:
+  static __device__ __forceinline__ int label_of(const ClassArguments<T>& op, int row) {
+    const int64_t label = row < op.rows ? op.label(row) : -1;
+    return label >= 0 && label < op.cols ? static_cast<int>(label) : -1;
+  }
+};
 
 // Sums of losses in the compute type, several so that none waits for the one before.
 template <class C, int N>

@@ -85,13 +85,36 @@ __device__ __forceinline__ int level_of_index(const Candidates<T>& from, int64_t
   return level;
 }
 
+constexpr int kEdgeLoads = 9;  // in flight: half of 17 bins, which lie a plane apart
+
+template <class T, class S>
+__device__ __forceinline__ void load_edge_of(const S* logits, int64_t step, int bins, const TileRow<T>& row) {
+  for (int first = 0; first < bins; first += kEdgeLoads) {
+    S loaded[kEdgeLoads];
+#pragma unroll
+    for (int k = 0; k < kEdgeLoads; ++k) loaded[k] = first + k < bins ? logits[(first + k) * step] : S();
+#pragma unroll
+    for (int k = 0; k < kEdgeLoads; ++k) {
+      if (first + k < bins) row(first + k) = static_cast<T>(widen(loaded[k]));
+    }
+  }
+}
+
 // The logits of one side of a cell, into a row.
 template <class T>
 __device__ __forceinline__ void load_edge(const gfl_bins& edges, int64_t image, int64_t cell, int side, int bins,
                                           const TileRow<T>& row) {
-  const int64_t first = image * edges.batch_stride + cell * edges.length_stride + side * bins * edges.channel_stride;
-#pragma unroll 4
-  for (int k = 0; k < bins; ++k) row(k) = load_logit<T>(edges.data, edges.dtype, first + k * edges.channel_stride);
+  const int64_t step = edges.channel_stride;
+  const int64_t first = image * edges.batch_stride + cell * edges.length_stride + side * bins * step;
+  if (edges.dtype == GFL_FLOAT32) {
+    load_edge_of<T>(static_cast<const float*>(edges.data) + first, step, bins, row);
+  } else if (edges.dtype == GFL_BFLOAT16) {
+    load_edge_of<T>(static_cast<const bfloat16*>(edges.data) + first, step, bins, row);
+  } else if (edges.dtype == GFL_FLOAT16) {
+    load_edge_of<T>(static_cast<const float16*>(edges.data) + first, step, bins, row);
+  } else {
+    load_edge_of<T>(static_cast<const double*>(edges.data) + first, step, bins, row);
+  }
 }
 
 // How many candidates of a level come before a key of another.

@@ -10,7 +10,7 @@ namespace {
 
 template <class T, class Formula, bool kLoss, bool kGrad>
 void launch(Stream& stream, const MapArguments<T>& arguments, const Formula& formula) {
-  const int blocks = stream.blocks((arguments.items * kItemParts + kMapThreads - 1) / kMapThreads, 12);
+  const int blocks = stream.blocks((arguments.items * kItemParts + kMapThreads - 1) / kMapThreads, kMapBlocks<T>);
   const MapPlan plan(arguments.items, static_cast<int64_t>(blocks) * kMapThreads);
   stream.launch(multilevel_class_loss_kernel<T, Formula, kLoss, kGrad>, Grid{blocks, kMapThreads}, arguments, formula,
                 plan);

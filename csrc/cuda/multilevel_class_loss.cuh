@@ -3,8 +3,8 @@
 // Of a map of one level and image either the positions lie side by side or the classes do: that axis is cut into vectors
 // of 16 bytes, and a thread follows one vector along the other axis for kItemSteps steps, several of them in flight.
 // Neighbours take neighbouring vectors. The items of all levels and images are numbered through, so that small levels fill
-// no block of their own, and those that are too few to go round all threads once more are cut in kItemParts parts. Everything counts as negative at first; what has a positive or a position that is left out in it
-// goes the careful way.
+// no block of their own, and those that are too few to go round all threads once more are cut in kItemParts parts.
+// Everything counts as negative at first; what has a positive or a position that is left out in it goes the careful way.
 #pragma once
 
 #include "class_loss_flat.cuh"
@@ -258,8 +258,8 @@ template <class T, class Formula, bool kLoss, bool kGrad>
 struct MapThread {
   using C = Compute<T>;
   static constexpr int N = kPack<T>;
-  // Vectors in flight, as many as there are registers for.
-  static constexpr int kUnroll = !UsualFormula<Formula>::value ? 1 : sizeof(T) == 2 && kGrad ? 2 : 4;
+  // Vectors that are worked on together; as many are on their way meanwhile.
+  static constexpr int kUnroll = UsualFormula<Formula>::value ? 2 : 1;
 
   const MapArguments<T>& op;
   const MapLevel<T>& level;
@@ -273,9 +273,15 @@ struct MapThread {
     const T* pred = level.pred + level.pred_axes.offset(item.image, item.along, 0);
     T* grad = writes(level.grad) ? level.grad + level.grad_axes.offset(item.image, item.along, 0) : nullptr;
     double total = 0.0;
+    Vector<T, N> next[kUnroll];
+    load(pred, item.across, next);
     for (int at = item.across; at < item.end; at += kUnroll) {
-      if (level.whole && at + kUnroll <= item.end && labels.plain(at, kUnroll)) {
-        total += static_cast<double>(plain(pred, grad, at));
+      Vector<T, N> logits[kUnroll];
+#pragma unroll
+      for (int j = 0; j < kUnroll; ++j) logits[j] = next[j];
+      load(pred, at + kUnroll, next);
+      if (whole(at) && labels.plain(at, kUnroll)) {
+        total += static_cast<double>(plain(logits, grad, at));
       } else {
         const int end = at + kUnroll < item.end ? at + kUnroll : item.end;
 #pragma unroll 1
@@ -291,12 +297,17 @@ struct MapThread {
     return kGrad && (!kSharedKernel<T, Formula> || grad != nullptr);
   }
 
-  __device__ __forceinline__ C plain(const T* pred, T* grad, int at) const {
-    Vector<T, N> logits[kUnroll];
+  __device__ __forceinline__ bool whole(int at) const { return level.whole && at + kUnroll <= item.end; }
+
+  __device__ __forceinline__ void load(const T* pred, int at, Vector<T, N> (&logits)[kUnroll]) const {
+    if (!whole(at)) return;
 #pragma unroll
     for (int j = 0; j < kUnroll; ++j) {
       logits[j] = Vector<T, N>::load(pred + (at + j) * level.pred_axes.across_stride);
     }
+  }
+
+  __device__ __forceinline__ C plain(const Vector<T, N> (&logits)[kUnroll], T* grad, int at) const {
     LossLanes<C, N> loss;
 #pragma unroll
     for (int j = 0; j < kUnroll; ++j) {
@@ -347,8 +358,12 @@ struct MapThread {
   }
 };
 
+// Blocks that a multiprocessor must have room for.
+template <class T>
+constexpr int kMapBlocks = std::is_same<T, double>::value ? 2 : 3;
+
 template <class T, class Formula, bool kLoss, bool kGrad>
-__global__ void __launch_bounds__(kMapThreads, std::is_same<T, double>::value ? 2 : 3)
+__global__ void __launch_bounds__(kMapThreads, kMapBlocks<T>)
     multilevel_class_loss_kernel(const MapArguments<T> op, const Formula formula, const MapPlan plan) {
   using C = Compute<T>;
   constexpr int N = kPack<T>;

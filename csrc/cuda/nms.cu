@@ -11,6 +11,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kTileWords = kThreads / kWordBits;  // words of columns in a tile of the mask; its rows are one word
+constexpr int kLabelSlots = 128;
 
 template <class T>
 __device__ __forceinline__ Box<T> load_box(const T* boxes, int64_t i) {
@@ -24,7 +25,13 @@ struct MaskColumns {
   alignas(16) T boxes[4 * kThreads];
   T areas[kThreads];
   int64_t labels[kThreads];
+  unsigned long long of_slot[kTileWords * kLabelSlots];  // for each word the columns of the labels that share a slot
 };
+
+// Labels are told apart by their last bits first: a row meets only the columns in its label's slot.
+__device__ __forceinline__ int label_slot(int word, int64_t label) {
+  return word * kLabelSlots + static_cast<int>(label & (kLabelSlots - 1));
+}
 
 // 64 rows by 256 columns at a time; a thread has one row and one word of columns, which its warp shares. In double the
 // compiler would rather spill than go beyond 64 registers: asked for fewer blocks, it does neither.
@@ -33,6 +40,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 3 : 4)
     mask_kernel(const SortedBoxes<T> boxes, const Suppression op, const int64_t first) {
   MaskColumns<T>& shared = static_shared<MaskColumns<T>>();
   const int thread = static_cast<int>(threadIdx.x);
+  const int own_word = thread / kWordBits;
   const int64_t row_words = op.chunk() / kWordBits;
   const int64_t groups = (row_words + kTileWords - 1) / kTileWords;
   const int64_t tiles = op.batch * row_words * groups;
@@ -48,29 +56,45 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 3 : 4)
 
     const T* corners = boxes.boxes + image * op.most * 4;
     const int64_t* of_image = boxes.labels ? boxes.labels + image * op.most : nullptr;
+    if (of_image) {
+      for (int i = thread; i < kTileWords * kLabelSlots; i += kThreads) shared.of_slot[i] = 0;
+      __syncthreads();
+    }
     if (start + thread < last) {
       const Box<T> box = load_box(corners, start + thread);
       const T values[4] = {box.x1, box.y1, box.x2, box.y2};
       Vector<T, 4>::narrowed(values).store(shared.boxes + 4 * thread);
       shared.areas[thread] = box_area(box);
-      if (of_image) shared.labels[thread] = of_image[start + thread];
+      if (of_image) {
+        const int64_t label = of_image[start + thread];
+        shared.labels[thread] = label;
+        atomicOr(&shared.of_slot[label_slot(own_word, label)], 1ull << (thread % kWordBits));
+      }
     }
     __syncthreads();
 
-    const int64_t word = first_word + thread / kWordBits;
+    const int64_t word = first_word + own_word;
     if (row < last && word >= row_word && word < row_words) {
       const Box<T> box = load_box(corners, row);
       const T area = box_area(box);
       const int64_t label = of_image ? of_image[row] : 0;
       const int64_t left = last - (first + word * kWordBits);
-      const int bits = left < 0 ? 0 : left < kWordBits ? static_cast<int>(left) : kWordBits;
-      uint64_t suppressed = 0;
-      for (int i = 0; i < bits; ++i) {
-        const int column = thread / kWordBits * kWordBits + i;
-        if (of_image && shared.labels[column] != label) continue;
+      const auto meets = [&](int i) {
+        const int column = own_word * kWordBits + i;
+        if (of_image && shared.labels[column] != label) return false;
         const Box<T> other = load_box(shared.boxes, column);
-        if (suppresses(box, area, other, shared.areas[column], boxes.threshold, boxes.screen, boxes.criterion)) {
-          suppressed |= uint64_t{1} << i;
+        return suppresses(box, area, other, shared.areas[column], boxes.threshold, boxes.screen, boxes.criterion);
+      };
+      uint64_t suppressed = 0;
+      if (of_image) {
+        for (uint64_t rest = shared.of_slot[label_slot(own_word, label)]; rest; rest &= rest - 1) {
+          const int i = __ffsll(static_cast<long long>(rest)) - 1;
+          if (meets(i)) suppressed |= uint64_t{1} << i;
+        }
+      } else {
+        const int bits = left < 0 ? 0 : left < kWordBits ? static_cast<int>(left) : kWordBits;
+        for (int i = 0; i < bits; ++i) {
+          if (meets(i)) suppressed |= uint64_t{1} << i;
         }
       }
       op.mask[(image * row_words + word) * op.chunk() + (row - first)] = suppressed;
@@ -109,6 +133,28 @@ struct ScanWords {
   uint64_t chosen;
 };
 
+// The bits of a word's rows that a warp reads: of its share of the words behind, and for the first warp of the word itself.
+struct WordColumns {
+  uint64_t low[kWordsAWarp];
+  uint64_t high[kWordsAWarp];
+  uint64_t own[2];
+
+  __device__ __forceinline__ void load(const uint64_t* mask, int64_t chunk, int word, int words) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    const int warp = static_cast<int>(threadIdx.x) / kWarp;
+    const uint64_t* rows = mask + word * kWordBits + lane;
+#pragma unroll
+    for (int i = 0; i < kWordsAWarp; ++i) {
+      const int target = word + 1 + warp + i * kScanWarps;
+      low[i] = target < words ? rows[target * chunk] : 0;
+      high[i] = target < words ? rows[target * chunk + kWarp] : 0;
+    }
+    const bool decides = warp == 0 && word < words;
+    own[0] = decides ? rows[word * chunk] : 0;
+    own[1] = decides ? rows[word * chunk + kWarp] : 0;
+  }
+};
+
 __global__ void __launch_bounds__(kScanThreads) scan_kernel(const Suppression op, const int64_t first) {
   uint64_t (&removed)[kMostChunk / kWordBits] = static_shared<ScanWords>().removed;
   uint64_t& chosen = static_shared<ScanWords>().chosen;
@@ -131,22 +177,16 @@ __global__ void __launch_bounds__(kScanThreads) scan_kernel(const Suppression op
   }
   __syncthreads();
 
+  // What a word's boxes would remove from the words behind it is read while the word before is decided. Rows past the last
+  // are not written; they never stay.
+  WordColumns next;
+  next.load(mask, chunk, 0, words);
   for (int word = 0; word < words && kept < op.room; ++word) {
-    // What this word's boxes would remove from the words behind it, read while the first warp decides which of them
-    // stay. Rows past the last are not written; they never stay.
-    uint64_t low[kWordsAWarp];
-    uint64_t high[kWordsAWarp];
-#pragma unroll
-    for (int i = 0; i < kWordsAWarp; ++i) {
-      const int target = word + 1 + warp + i * kScanWarps;
-      const uint64_t* column = mask + target * chunk + word * kWordBits + lane;
-      low[i] = target < words ? column[0] : 0;
-      high[i] = target < words ? column[kWarp] : 0;
-    }
+    const WordColumns columns = next;
+    next.load(mask, chunk, word + 1, words);
     if (warp == 0) {
-      const uint64_t* column = mask + word * chunk + word * kWordBits + lane;
-      const uint64_t by_low = column[0] & below(lane);
-      const uint64_t by_high = column[kWarp] & below(lane + kWarp);
+      const uint64_t by_low = columns.own[0] & below(lane);
+      const uint64_t by_high = columns.own[1] & below(lane + kWarp);
       const uint64_t stays = first_of(resolve(~removed[word], by_low, by_high), op.room - kept);
       for (int number = lane; number < kWordBits; number += kWarp) {
         if (!has(stays, number)) continue;
@@ -162,7 +202,8 @@ __global__ void __launch_bounds__(kScanThreads) scan_kernel(const Suppression op
     for (int i = 0; i < kWordsAWarp; ++i) {
       const int target = word + 1 + warp + i * kScanWarps;
       if (target >= words) break;
-      const uint64_t gone = united((has(stays, lane) ? low[i] : 0) | (has(stays, lane + kWarp) ? high[i] : 0));
+      const uint64_t low = has(stays, lane) ? columns.low[i] : 0;
+      const uint64_t gone = united(low | (has(stays, lane + kWarp) ? columns.high[i] : 0));
       if (lane == 0) removed[target] |= gone;
     }
     if (thread == 0) removed[word] = ~stays;

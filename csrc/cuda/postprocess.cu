@@ -1,5 +1,7 @@
 // Post-processing: candidates.cuh finds the best of every level, detections.cuh decodes them, nms.cuh suppresses. All
 // sizes are those of the tensors; how much of them is filled only the device knows, so that nothing waits for it.
+#include <algorithm>
+
 #include "../workspace.h"
 #include "cuda_ops.h"
 #include "level_bounds.cuh"
@@ -77,12 +79,24 @@ struct Postprocess {
     stream.launch(count_kernel<T, S>, Grid{stream.blocks(batch * from.chunks, 8), kFindThreads}, from);
     stream.launch(bound_kernel<T, S>, Grid{static_cast<int>(batch * op.num_levels), kBoundThreads}, from);
     stream.launch(collect_kernel<T, S>, Grid{stream.blocks(batch * from.chunks, 8), kFindThreads}, from);
-    stream.launch(place_kernel<T>, grid(stream, batch * from.keys * kWarp), from);
+    put_in_order(stream);
     stream.launch(decode_kernel<T>, Grid{stream.blocks(rows.tiles(), 12), kTileThreads, rows.tile_bytes}, from,
                   detected, rows);
     suppress(stream, SortedBoxes<T>(detected.boxes, detected.labels, op.nms_threshold, op.criterion), suppression);
     stream.launch(write_kernel<T>, grid(stream, batch * op.room), from, detected);
     if (op.distributions) write_edges(stream, op);
+  }
+
+  void put_in_order(Stream& stream) const {
+    int64_t longest = 0;
+    for (int i = 0; i < from.num_levels; ++i) longest = std::max(longest, from.levels[i].room);
+    const int64_t bytes = longest < kMostSortedBytes ? sorted_size(longest) * int64_t{sizeof(OrderKey<T>)} : longest;
+    if (bytes <= kMostSortedBytes) {
+      const int lists = static_cast<int>(from.batch) * from.num_levels;
+      stream.launch(order_kernel<T>, Grid{lists, kSortThreads, static_cast<int>(bytes)}, from);
+    } else {
+      stream.launch(place_kernel<T>, grid(stream, from.batch * from.keys * kWarp), from);
+    }
   }
 
   void write_edges(Stream& stream, const gfl_postprocess& op) const {

@@ -147,7 +147,7 @@ def _stride(stride: Any) -> float:
 
 
 def _pairs(name: str, values: Any, like: Tensor, dtype: torch.dtype, words: str, *, single: bool) -> Tensor:
-    """(B, 2) on the device. Numbers go there one by one, as arguments of kernels: a copy would make the host wait."""
+    """(B, 2) on the device. Numbers go there as the arguments of one kernel: a copy would make the host wait."""
     batch = like.shape[0]
     if isinstance(values, Tensor):
         _check.tensor(_OP, name, values)
@@ -165,13 +165,9 @@ def _pairs(name: str, values: Any, like: Tensor, dtype: torch.dtype, words: str,
     pairs = [_pair(name, value, words, single) for value in values]
     if not like.is_cuda:
         return torch.tensor(pairs, dtype=dtype, device=like.device).reshape(batch, 2)
-    result = torch.empty((batch, 2), dtype=dtype, device=like.device)
-    if all(pair == pairs[0] for pair in pairs):
-        pairs, result_rows = pairs[:1], [result]
-    else:
-        result_rows = list(result)
-    for pair, row in zip(pairs, result_rows, strict=False):
-        row[..., 0], row[..., 1] = pair
+    result = torch.zeros((batch, 2), dtype=dtype, device=like.device)
+    if batch:
+        torch._foreach_add_(list(result.flatten().unbind()), [number for pair in pairs for number in pair])
     return result
 
 

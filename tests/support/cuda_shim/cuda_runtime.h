@@ -67,6 +67,7 @@ inline uint32_t __ballot_sync(unsigned, bool vote) {
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __popcll(long long bits) { return __builtin_popcountll(static_cast<unsigned long long>(bits)); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
 
 inline uint32_t atomicAdd(uint32_t* address, uint32_t value) {
   return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
@@ -79,6 +80,9 @@ inline uint32_t atomicMin(uint32_t* address, uint32_t value) {
   return before;
 }
 inline uint32_t atomicOr(uint32_t* address, uint32_t bits) {
+  return __atomic_fetch_or(address, bits, __ATOMIC_RELAXED);
+}
+inline unsigned long long atomicOr(unsigned long long* address, unsigned long long bits) {
   return __atomic_fetch_or(address, bits, __ATOMIC_RELAXED);
 }
 inline uint32_t atomicAnd(uint32_t* address, uint32_t bits) {
