@@ -13,7 +13,10 @@ two to three times the cost of a call.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NewType, get_type_hints
 
 import torch
@@ -21,6 +24,7 @@ from torch import Tensor
 
 from ._arguments import ROWS, SUM
 from ._native import LARGE, Kernel, are_plain, backed_by_huge_pages
+from ._version import __version__
 
 Size = NewType("Size", int)  # an int that torch.compile may make symbolic
 Arguments = Mapping[str, Any]  # names and types; a type that is a string stands in the schema as it is
@@ -44,6 +48,22 @@ def arguments_of(description: type) -> dict[str, Any]:
     return get_type_hints(description)
 
 
+@functools.cache
+def _source(path: str) -> bytes:
+    return Path(path).read_bytes() if Path(path).is_file() else b""
+
+
+def _overload(schema: str, fake: Callable[..., Any]) -> str:
+    """The name of an op's only overload, which another release's op of the same name does not have.
+
+    Inductor keeps compiled graphs on disk and finds them by the text of the traced graph, which has an op's name, but
+    not its schema nor what its fake kernel said of the outputs. A graph that an older gfl_ops left there would run
+    against today's op, and give wrong results or write past its outputs.
+    """
+    depends_on = (__version__.encode(), schema.encode(), _source(__file__), _source(fake.__code__.co_filename))
+    return "v" + hashlib.sha256(b"\0".join(depends_on)).hexdigest()[:12]
+
+
 class Op:
     """gfl_ops::<name>, with one kernel for CPU and CUDA."""
 
@@ -51,12 +71,14 @@ class Op:
         self, name: str, arguments: Arguments, returns: str, kernel: Callable[..., Any], fake: Callable[..., Any]
     ) -> None:
         words = [f"{kind if isinstance(kind, str) else _SCHEMA_TYPES[kind]} {x}" for x, kind in arguments.items()]
-        _library.define(f"{name}({', '.join(words)}) -> {returns}", tags=(torch.Tag.pt2_compliant_tag,))
+        schema = f"({', '.join(words)}) -> {returns}"
+        overload = _overload(schema, fake)
+        _library.define(f"{name}.{overload}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
         for key in ("CPU", "CUDA"):
-            _library.impl(name, kernel, key)
-        torch.library.register_fake(f"gfl_ops::{name}", fake, lib=_library)
+            _library.impl(f"{name}.{overload}", kernel, key)
+        torch.library.register_fake(f"gfl_ops::{name}.{overload}", fake, lib=_library)
         self.kernel = kernel
-        self.registered = getattr(torch.ops.gfl_ops, name).default
+        self.registered = getattr(getattr(torch.ops.gfl_ops, name), overload)
 
     def __call__(self, *args: Any) -> Any:
         if torch.compiler.is_dynamo_compiling() or not are_plain(*args):

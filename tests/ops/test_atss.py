@@ -9,6 +9,7 @@ from torch import Tensor
 import gfl_ops
 from gfl_ops import atss_assign
 from tests.support.backends import only_backends
+from tests.support.raw_ops import raw_op
 from tests.support.running import map_tensors
 
 WITHOUT_TRITON = True
@@ -162,7 +163,7 @@ def test_a_count_beyond_the_padding_is_the_padding(assign) -> None:
 def test_opcheck_and_compile(needs_native) -> None:
     boxes, counts = random_gts(7, 2, 6, 128, 128)
     arguments = (boxes, counts, [16, 8], [16, 8], [8.0, 16.0], None, 9, 8.0, 0.0)
-    torch.library.opcheck(torch.ops.gfl_ops.atss_assign.default, arguments)
+    torch.library.opcheck(raw_op("atss_assign"), arguments)
     compiled = torch.compile(lambda b, c: atss_assign(b, c, [(16, 16), (8, 8)], [8, 16]), fullgraph=True)
     with gfl_ops.use_backend("native"):
         for got, expected in zip(

@@ -13,6 +13,7 @@ from benchmarks.eager import oracle_detections
 from gfl_ops import batched_nms, nms, nms_padded
 from tests.support.backends import only_backends
 from tests.support.detections import random_boxes, random_classes, random_scores
+from tests.support.raw_ops import raw_op
 
 WITHOUT_TRITON = True
 
@@ -278,7 +279,7 @@ def test_properties(threshold: float, seed: int, backend) -> None:
 def test_opcheck_and_compile(needs_native) -> None:
     boxes, scores, classes = random_boxes(20), random_scores(20), random_classes(20, 3)
     for some_classes in (None, classes):
-        torch.library.opcheck(torch.ops.gfl_ops.nms.default, (boxes, scores, some_classes, 0.5, 0, 20))
+        torch.library.opcheck(raw_op("nms"), (boxes, scores, some_classes, 0.5, 0, 20))
     with gfl_ops.use_backend("native"):
         expected = nms_padded(boxes, scores, 0.5, classes)
         for dynamic in (False, True):

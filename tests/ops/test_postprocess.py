@@ -13,6 +13,7 @@ from benchmarks.eager import oracle_detections
 from gfl_ops import postprocess
 from tests.support.backends import only_backends
 from tests.support.detections import STRIDES, Head, head
+from tests.support.raw_ops import raw_op
 
 WITHOUT_TRITON = True
 
@@ -419,7 +420,7 @@ def test_opcheck_and_compile(needs_native) -> None:
     numbers = [float(s) for s in STRIDES]
     for with_edges, some_scales in ((False, None), (True, scales)):
         arguments = (*maps, numbers, shapes, some_scales, 0.05, 100, 0.6, 20, 0.0, with_edges, 0)
-        torch.library.opcheck(torch.ops.gfl_ops.postprocess.default, arguments)
+        torch.library.opcheck(raw_op("postprocess"), arguments)
     with gfl_ops.use_backend("native"):
         expected = postprocess(*maps, STRIDES, shapes, with_edges=True)
         torch._dynamo.reset()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ import gfl_ops
 from tests.support.backends import only_backends
 from tests.support.case_maker import Case
 from tests.support.cases import BY_ID, CASES, KINDS_OF_ARGUMENTS, TYPICAL
+from tests.support.programs import environment
 from tests.support.raw_ops import OF_THE_WHOLE_LOSS, RecordRawOps, with_raw_ops
 from tests.support.running import as_tuple, run, run_case
 
@@ -97,6 +101,30 @@ def test_compile_as_one_graph(case: Case, backend) -> None:
 
 def test_every_public_function_is_compiled() -> None:
     assert {BY_ID[name].op for name in TYPICAL} == {case.op for case in CASES}
+
+
+PROGRAM = Path(__file__).parents[1] / "support" / "changing_op.py"
+
+
+def test_a_graph_that_was_compiled_for_another_op_of_this_name_is_not_found(tmp_path: Path) -> None:
+    """Inductor looks graphs up by their text, which is the same for all of these ops."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.read_text())
+
+    def compile_and_run(*options: str) -> str:
+        command = [sys.executable, str(program), *options]
+        cache = environment(TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=cache, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    new = "shape 1x{length}, graphs found: 0\n"
+    assert compile_and_run("--length=3") == new.format(length=3)
+    assert compile_and_run("--length=3") == "shape 1x3, graphs found: 1\n"
+    assert compile_and_run("--length=4", "--version=2.0") == new.format(length=4)
+    assert compile_and_run("--length=5", "--argument=y") == new.format(length=5)
+    program.write_text(PROGRAM.read_text() + "# Another fake kernel.\n")
+    assert compile_and_run("--length=6") == new.format(length=6)
 
 
 # ---- no host sync ------------------------------------------------------------------------------------

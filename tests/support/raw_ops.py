@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,6 +20,13 @@ OF_THE_WHOLE_LOSS = (
     "multilevel_class_loss_forward",
     "multilevel_class_loss_backward",
 )
+
+
+def raw_op(name: str) -> Any:
+    """Its only overload, whose name changes with what it is."""
+    packet = getattr(torch.ops.gfl_ops, name)
+    (overload,) = packet.overloads()
+    return getattr(packet, overload)
 
 
 class RecordRawOps(TorchDispatchMode):
