@@ -37,7 +37,8 @@ def replay(step: Step, num_inputs: int) -> Step | None:
     except RuntimeError:
         return None
 
-    # What the graph reads and writes must live as long as it: the incoming gradients, which the step has, and the results.
+    # What the graph reads and writes must live as long as it: the incoming gradients, which the step has, and the
+    # results.
     def again(_: int, kept: tuple[Step, deque[Any]] = (step, results)) -> None:
         graph.replay()
 
