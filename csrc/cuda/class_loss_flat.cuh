@@ -1,10 +1,10 @@
 // Dense classification losses of contiguous logits: the hot path.
 //
 // A warp takes tiles of consecutive elements, whatever rows they belong to, so that every access is 16 bytes wide; the
-// logits and labels of its next tile are loaded before it works on one, and no warp waits for another. A tile without a
-// positive is negatives alone. In another the elements that are some row's positive are marked in shared memory first; the
-// dense pass drops the marked ones, then the lanes that found the positives add them. Positives are rare, so that the
-// dense pass hardly pays for them, and nothing is added that would have to be taken back.
+// logits and labels of its next tile are loaded before it works on one, and no warp waits for another. The elements that
+// are some row's positive are marked in shared memory first; the dense pass drops the marked ones, then the lanes that
+// found the positives add them. Positives are rare, so that the dense pass hardly pays for them, and nothing is added that
+// would have to be taken back.
 #pragma once
 
 #include "class_loss_tile.cuh"
@@ -12,12 +12,13 @@
 namespace gfl {
 namespace cuda {
 
-// Blocks that a multiprocessor must have room for: bounds the registers at 64 where the formula is the usual one of labels,
-// at 80 for the others and at 128 in double.
-template <class T, class Formula, bool kDense, bool kBoth>
-constexpr int kFlatBlocks = std::is_same<T, double>::value                                          ? 2
-                            : UsualFormula<Formula>::value && !kDense && (sizeof(T) == 4 || !kBoth) ? 4
-                                                                                                    : 3;
+// Blocks that a multiprocessor must have room for, which bounds the registers: at 64 for four, at 80 for three and at 128
+// for two. With three a half type is as fast as with four, and nothing spills.
+template <class T, class Formula>
+constexpr int kFlatBlocks = std::is_same<T, double>::value                   ? 2
+                            : UsualFormula<Formula>::value && sizeof(T) == 4 ? 4
+                            : Formula::of_logits                             ? 3
+                                                                             : 2;
 
 template <class T, class Formula, bool kDense, bool kLoss, bool kGrad>
 struct FlatWarp {
@@ -32,7 +33,7 @@ struct FlatWarp {
   C grad_scale;
   bool one_factor;
 
-  // A tile that is whole, has one factor and no positives.
+  // A whole tile of negatives with one factor.
   __device__ __forceinline__ void plain(const TilePlace& place, const Vector<T, N> (&logits)[Tile::kUnroll],
                                         LossLanes<C, N>& loss) const {
     T* grad = op.grad + place.start;
@@ -81,7 +82,7 @@ struct FlatWarp {
 
 // kLoss and kGrad say what is wanted at all; the caller of a kernel with both may still leave out either.
 template <class T, class Formula, bool kDense, bool kLoss, bool kGrad>
-__global__ void __launch_bounds__(kFlatThreads, kFlatBlocks<T, Formula, kDense, kLoss && kGrad>)
+__global__ void __launch_bounds__(kFlatThreads, kFlatBlocks<T, Formula>)
     class_loss_flat(const ClassArguments<T> op, const Formula formula, const TilePlan plan) {
   using C = Compute<T>;
   using Tile = FlatTile<T>;
@@ -101,52 +102,63 @@ __global__ void __launch_bounds__(kFlatThreads, kFlatBlocks<T, Formula, kDense, 
       op, formula, plan, lane, scale * shared_factor, op.factors.spread == Spread::kShared};
   double total = 0.0;
 
-  const auto load = [&](const TilePlace& place, Vector<T, N>(&logits)[Tile::kUnroll], TileLabels<T>& labels) {
-    if (place.start >= size) return;
-    const T* pred = static_cast<const T*>(op.pred.data) + place.start + lane * N;
-    if (size - place.start >= Tile::kElements) {
+  const auto load = [&](int tile, const TilePlace& place, Vector<T, N>(&logits)[Tile::kUnroll], TileLabels<T>& labels) {
+    if (tile < plan.whole_tiles) {
+      const T* pred = static_cast<const T*>(op.pred.data) + place.start + lane * N;
 #pragma unroll
       for (int j = 0; j < Tile::kUnroll; ++j) logits[j] = Vector<T, N>::load(pred + j * Tile::kStep);
     }
     if (!kDense) labels.load(op, plan, place.first_row, lane);
   };
 
+  int tile = static_cast<int>(blockIdx.x) * kFlatWarps + warp;
   TilePlace place;
-  place.start = (static_cast<int64_t>(blockIdx.x) * kFlatWarps + warp) * Tile::kElements;
+  place.start = static_cast<int64_t>(tile) * Tile::kElements;
   place.first_row = static_cast<int>(plan.by_cols.divide_long(place.start));
   place.first_col = static_cast<int>(place.start - static_cast<int64_t>(place.first_row) * op.cols);
   Vector<T, N> logits[Tile::kUnroll];
   TileLabels<T> labels;
-  load(place, logits, labels);
-  while (place.start < size) {
-    place.count = static_cast<int>(size - place.start < Tile::kElements ? size - place.start : Tile::kElements);
+  load(tile, place, logits, labels);
+  for (; tile < plan.tiles; tile += plan.warps) {
+    const bool whole = tile < plan.whole_tiles;
+    place.count = whole ? Tile::kElements : static_cast<int>(size - place.start);
     TilePlace next = place;
     plan.advance(next);
     Vector<T, N> next_logits[Tile::kUnroll];
     TileLabels<T> next_labels;
-    load(next, next_logits, next_labels);
+    load(tile + plan.warps, next, next_logits, next_labels);
 
     bool positive = false;
-    if (!kDense) labels.for_each(op, plan, place, lane, [&](int, int, int) { positive = true; });
-    const bool any = !kDense && __ballot_sync(kFullWarp, positive) != 0;
+    if (!kDense) {
+      labels.for_each(op, plan, place, lane, [&](int local, int, int) {
+        atomicOr(&marks[local / 32], 1u << (local % 32));
+        positive = true;
+      });
+    }
+    const bool any = !kDense && __ballot_sync(kFullWarp, positive) != 0;  // and the marks are there
+    const bool plain = whole && plan.plain != 0 && (Formula::of_logits || !any);
     LossLanes<C, N> loss;
-    if (plan.plain & static_cast<int>(!any) & static_cast<int>(place.count == Tile::kElements)) {
+    if (plain) {
+      if (any) {
+        __syncwarp();
+#pragma unroll
+        for (int j = 0; j < Tile::kUnroll; ++j) {
+          const int local = j * Tile::kStep + lane * N;
+          hide<T>(logits[j], marks[local / 32] >> (local % 32));
+        }
+      }
       flat.plain(place, logits, loss);
     } else {
-      if (any) {
-        labels.for_each(op, plan, place, lane,
-                        [&](int local, int, int) { atomicOr(&marks[local / 32], 1u << (local % 32)); });
-        __syncwarp();
-      }
+      if (any) __syncwarp();
       flat.careful(place, marks, loss);
-      if (any) {
-        __syncwarp();  // the dense stores are done and the marks read
-        labels.for_each(op, plan, place, lane, [&](int local, int row, int label) {
-          atomicAnd(&marks[local / 32], ~(1u << (local % 32)));
-          total += static_cast<double>(flat.positive(place, local, row, label, scale));
-        });
-        __syncwarp();
-      }
+    }
+    if (any) {
+      __syncwarp();  // the dense stores are done and the marks read
+      labels.for_each(op, plan, place, lane, [&](int local, int row, int label) {
+        atomicAnd(&marks[local / 32], ~(1u << (local % 32)));
+        total += static_cast<double>(flat.positive(place, local, row, label, scale));
+      });
+      __syncwarp();
     }
     if (kLoss) total += static_cast<double>(loss.sum() * shared_factor);
 

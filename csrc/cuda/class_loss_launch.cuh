@@ -16,11 +16,14 @@ bool contiguous(const gfl_matrix& matrix, const gfl_class_loss& op) {
   return matrix.row_stride == op.cols && matrix.col_stride == 1 && aligned(matrix.data, 16);
 }
 
+// The flat kernel counts rows, columns and tiles in 32 bits.
 template <class T>
 bool flat(const gfl_class_loss& op) {
   const bool by_element = op.reduction.mode != GFL_REDUCE_ELEMENTS || aligned(op.loss, 16);
-  return op.cols < (int64_t{1} << 30) && op.rows < (int64_t{1} << 30) && by_element && contiguous<T>(op.pred, op) &&
-         contiguous<T>(op.target, op) && contiguous<T>(op.grad, op);
+  const bool countable = op.cols < (int64_t{1} << 29) && op.rows < (int64_t{1} << 30) &&
+                         op.rows * op.cols < (int64_t{1} << 30) * FlatTile<T>::kElements;
+  return countable && by_element && contiguous<T>(op.pred, op) && contiguous<T>(op.target, op) &&
+         contiguous<T>(op.grad, op);
 }
 
 template <class T, class Formula, bool kDense, bool kLoss, bool kGrad>
@@ -28,12 +31,10 @@ void launch_flat(Stream& stream, const gfl_class_loss& op, const Formula& formul
   using Tile = FlatTile<T>;
   const ClassArguments<T> arguments(op, backward);
   const int64_t tiles = (op.rows * op.cols + Tile::kElements - 1) / Tile::kElements;
-  const int blocks =
-      stream.blocks((tiles + kFlatWarps - 1) / kFlatWarps, (kFlatBlocks < T, Formula, kDense, kLoss && kGrad >));
+  const int blocks = stream.blocks((tiles + kFlatWarps - 1) / kFlatWarps, kFlatBlocks<T, Formula>);
   const bool plain =
       arguments.factors.spread == Spread::kShared && !arguments.element_losses && (!kGrad || arguments.grad != nullptr);
-  const int64_t step = static_cast<int64_t>(blocks) * kFlatWarps * Tile::kElements;
-  const TilePlan plan(op.cols > 0 ? op.cols : 1, Tile::kElements, step, plain);
+  const TilePlan plan(op.rows * op.cols, op.cols > 0 ? op.cols : 1, Tile::kElements, blocks * kFlatWarps, plain);
   stream.launch(class_loss_flat<T, Formula, kDense, kLoss, kGrad>,
                 Grid{blocks, kFlatThreads, kDense ? 0 : Tile::kMarkBytes}, arguments, formula, plan);
   if (arguments.sum) finish(stream, arguments.sums, blocks);

@@ -30,9 +30,12 @@ struct TilePlace {
 };
 
 // What the host knows of the walk over the tiles: how a warp's place moves, so that only the first needs a division; how
-// many rows a tile may have; and whether every full tile without a positive is a plain one (one factor for all, no losses
-// of elements, and a gradient if the kernel can give one).
+// many rows a tile may have; and whether every whole tile is a plain one (one factor for all, no losses of elements, and a
+// gradient if the kernel can give one).
 struct TilePlan {
+  int tiles;
+  int whole_tiles;
+  int warps;  // tiles that a step passes, in elements and as rows and columns
   int64_t elements;
   int rows;
   int cols;
@@ -40,21 +43,24 @@ struct TilePlan {
   int plain;
   Divider by_cols;
 
-  TilePlan(int64_t columns, int tile, int64_t step, bool plain_)
-      : elements(step),
-        rows(static_cast<int>(step / columns)),
-        cols(static_cast<int>(step % columns)),
+  TilePlan(int64_t size, int64_t columns, int tile, int warps_, bool plain_)
+      : tiles(static_cast<int>((size + tile - 1) / tile)),
+        whole_tiles(static_cast<int>(size / tile)),
+        warps(warps_),
+        elements(static_cast<int64_t>(warps_) * tile),
+        rows(static_cast<int>(elements / columns)),
+        cols(static_cast<int>(elements % columns)),
         rows_of_tile(static_cast<int>((tile - 1) / columns) + 2),
         plain(plain_ ? 1 : 0),
         by_cols(columns) {}
 
+  __device__ __forceinline__ int columns() const { return static_cast<int>(by_cols.divisor()); }
   __device__ __forceinline__ void advance(TilePlace& place) const {
     place.start += elements;
     place.first_row += rows;
     place.first_col += cols;
-    const int columns = static_cast<int>(by_cols.divisor());
-    if (place.first_col >= columns) {
-      place.first_col -= columns;
+    if (place.first_col >= columns()) {
+      place.first_col -= columns();
       ++place.first_row;
     }
   }
@@ -93,31 +99,51 @@ class FactorWalk {
 // The positives of a warp's tile. A lane has every 32nd row; the label of its first is read a tile ahead.
 template <class T>
 struct TileLabels {
-  int first = -1;  // of the lane's first row; -1 if it is no class
+  static constexpr int kNone = -1;
+  int first = kNone;  // of the lane's first row, if it is a class
 
   __device__ __forceinline__ void load(const ClassArguments<T>& op, const TilePlan& plan, int first_row, int lane) {
-    first = lane < plan.rows_of_tile ? label_of(op, first_row + lane) : -1;
+    first = lane < plan.rows_of_tile ? label_of(op, plan, first_row + lane) : kNone;
   }
   // Calls found(element in the tile, row, class) for each of the lane's.
   template <class Found>
   __device__ __forceinline__ void for_each(const ClassArguments<T>& op, const TilePlan& plan, const TilePlace& place,
                                            int lane, const Found& found) const {
-    int label = first;
-    for (int r = lane;;) {
-      const int64_t local = static_cast<int64_t>(r) * op.cols - place.first_col + label;
-      if (label >= 0 && local >= 0 && local < place.count) found(static_cast<int>(local), place.first_row + r, label);
-      r += kWarp;
-      if (r >= plan.rows_of_tile) break;
-      label = label_of(op, place.first_row + r);
+    report(plan, place, lane, first, found);
+    if (plan.rows_of_tile <= kWarp) return;
+#pragma unroll 1
+    for (int r = lane + kWarp; r < plan.rows_of_tile; r += kWarp) {
+      report(plan, place, r, label_of(op, plan, place.first_row + r), found);
     }
   }
 
  private:
-  static __device__ __forceinline__ int label_of(const ClassArguments<T>& op, int row) {
-    const int64_t label = row < op.rows ? op.label(row) : -1;
-    return label >= 0 && label < op.cols ? static_cast<int>(label) : -1;
+  // Of a row that the tile may have: r * columns is less than the tile and a row together.
+  template <class Found>
+  static __device__ __forceinline__ void report(const TilePlan& plan, const TilePlace& place, int r, int label,
+                                                const Found& found) {
+    if (label == kNone) return;
+    const int local = r * plan.columns() - place.first_col + label;
+    if (static_cast<unsigned>(local) < static_cast<unsigned>(place.count)) found(local, place.first_row + r, label);
+  }
+  static __device__ __forceinline__ int label_of(const ClassArguments<T>& op, const TilePlan& plan, int row) {
+    if (row >= static_cast<int>(op.rows)) return kNone;
+    const uint64_t label = static_cast<uint64_t>(op.label(row));
+    return label < static_cast<uint64_t>(plan.columns()) ? static_cast<int>(label) : kNone;
   }
 };
+
+// Logits that are no negatives become those of a probability of 0, which have neither loss nor gradient.
+template <class T>
+__device__ __forceinline__ void hide(Vector<T, kPack<T>>& logits, unsigned marked) {
+  T values[kPack<T>];
+  memcpy(values, &logits, sizeof values);
+#pragma unroll
+  for (int i = 0; i < kPack<T>; ++i) {
+    if (marked >> i & 1u) values[i] = narrow<T>(constant<Compute<T>>(-INFINITY));
+  }
+  memcpy(&logits, values, sizeof values);
+}
 
 // Sums of losses in the compute type, several so that none waits for the one before.
 template <class C, int N>
