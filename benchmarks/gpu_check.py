@@ -157,12 +157,12 @@ def table(force_build: bool) -> list[Stage]:
     return [
         build,
         _tests("smoke", 20, 90, 30, SMOKE),
-        _program("kernels", 28, 60, 28, "harness.kernel_times"),
-        _bench("bench", 60, 120, 45, *eager),
-        _bench("bench_half", 40, 60, 30, *eager, "--dtype", "bfloat16"),
+        _bench("bench", 120, 150, 60, *eager),
+        _bench("bench_half", 90, 120, 30, *eager, "--dtype", "bfloat16"),
         _program("capture", 40, 60, 40, "harness.graph_capture"),
-        _sanitizer("memcheck", 10),
-        _sanitizer("racecheck", 15),
+        _program("kernels", 28, 60, 28, "harness.kernel_times"),
+        _sanitizer("memcheck", 8),
+        _sanitizer("racecheck", 12),
         _sanitizer("synccheck", 10),
         Stage(
             *("ncu", 30, 90, lambda result: program("harness.ncu_counters", "--json", str(result)), 25, no_tool("ncu")),

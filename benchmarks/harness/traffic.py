@@ -178,7 +178,7 @@ def _postprocess(inputs: Inputs, with_gradient: bool) -> Kernels:
     most = sum(min(1000, level[0].numel()) for level in scores)
     yield Kernel("clear_kernel")
     yield Kernel("count_kernel", _size(scores), _elements(scores))
-    yield from (Kernel(name) for name in ("bound_kernel", "collect_kernel", "place_kernel", "decode_kernel"))
+    yield from (Kernel(name) for name in ("bound_kernel", "collect_kernel", "order_kernel", "decode_kernel"))
     yield from _suppression(len(scores[0]), most, True)
     yield Kernel("write_kernel")
 

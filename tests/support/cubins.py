@@ -184,12 +184,26 @@ def _successors(body: list[tuple[int, str]]) -> list[list[int]]:
     return [[j for j in ways if j < len(body)] for ways in following]
 
 
-def loop_through(kernel: Kernel, pattern: str) -> Loop:
-    """The shortest cycle in the kernel's control flow that passes an instruction which matches the pattern."""
+def _densest_block(body: list[tuple[int, str]], following: list[list[int]], places: list[int]) -> list[int]:
+    """Of the places those in the stretch without a branch, into it or out of it, that has most of them."""
+    entered = {j for i, ways in enumerate(following) for j in ways if len(ways) > 1 or j != i + 1}
+    blocks: list[list[int]] = [[]]
+    for i in range(len(body)):
+        if i in entered:
+            blocks.append([])
+        if i in places:
+            blocks[-1].append(i)
+    return max(blocks, key=len)
+
+
+def loop_through(kernel: Kernel, pattern: str, densest: bool = False) -> Loop:
+    """The shortest cycle in the kernel's control flow that passes an instruction which matches the pattern; or one of
+    the stretch that has most of them."""
     body = _code_of(kernel.source, kernel.architecture)[kernel.symbol]
     following = _successors(body)
+    starts = [i for i, (_, text) in enumerate(body) if re.search(pattern, text)]
     best: list[int] = []
-    for start in (i for i, (_, text) in enumerate(body) if re.search(pattern, text)):
+    for start in _densest_block(body, following, starts) if densest else starts:
         distance, before, heap = {start: 0}, {}, [(0, start)]
         while heap:
             cost, i = heapq.heappop(heap)
