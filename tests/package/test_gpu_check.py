@@ -180,7 +180,7 @@ ORDER += ["tests", "triton", "detector", "bench_rest"]
 def test_a_dry_run_is_as_promised(tmp_path: Path) -> None:
     """All stages in their order, one that fails and one that hangs among them; results and logs of all that ran."""
     out = tmp_path / "results" / "gpu.json"
-    printed = run_benchmark("gpu_check.py", "--out", str(out), "--dry-run", "30", "--minutes", "14", code=1)
+    printed = run_benchmark("gpu_check.py", "--out", str(out), "--dry-run", "30", "--minutes", "17", code=1)
     content = json.loads(out.read_text())
     found = content["stages"]
     names = [*ORDER[:2], dry_run.FAILING, dry_run.HANGING, *ORDER[2:]]
