@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <cstring>
 
-#include "cpu/chunks.h"
 #include "cpu/drivers/drivers.h"
 #include "cpu/kernels/table.h"
 #include "cpu/maps.h"

@@ -18,7 +18,7 @@ LABELS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
 class Checked:
     """An op's checks, left out where the arguments are like those that passed last: asking for each thing that could be
-    wrong costs as much as a small loss. See csrc/signature.h for what is alike; the last argument is an avg_factor,
+    wrong costs as much as a small loss. See csrc/bindings.cpp for what is alike; the last argument is an avg_factor,
     or None, and as a number alike whatever its value."""
 
     def __init__(self, check: Callable[..., None]) -> None:

@@ -125,7 +125,7 @@ def _never(*_: Any) -> bool:
 
 
 def signature() -> tuple[Callable[..., bool], Callable[..., Any]]:
-    """(is_last, remember): whether arguments are like those that were remembered last; see csrc/signature.h."""
+    """(is_last, remember): whether arguments are like those that were remembered last; see csrc/bindings.cpp."""
     return (_never, _never) if _module is None else _module.signature()
 
 

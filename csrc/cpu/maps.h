@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../gfl.h"
-#include "chunks.h"
+#include "parallel.h"
 
 namespace gfl {
 

@@ -74,7 +74,7 @@ struct Region {
   const OpenMp& openmp;
   int64_t chunks;
   int64_t team;
-  ChunkFunction function;
+  void (*function)(void* context, int64_t chunk);
   void* context;
   Share shares[most_threads];
 
@@ -102,10 +102,8 @@ int cpu_threads() {
   return openmp.parallel && !openmp.in_parallel() ? openmp.max_threads() : 1;
 }
 
-void parallel_chunks(int64_t chunks, ChunkFunction function, void* context) {
-  // Waking threads for less than this costs more than they save.
-  constexpr int64_t worth_threads = 4;
-  const int64_t threads = chunks >= worth_threads ? cpu_threads() : 1;
+void run_by_threads(int64_t chunks, void (*function)(void* context, int64_t chunk), void* context) {
+  const int64_t threads = cpu_threads();
   if (threads > 1) {
     Region region{runtime(), chunks, std::min({chunks, threads, Region::most_threads}), function, context, {}};
     for (int64_t share = 0; share < region.team; ++share) region.shares[share].next = region.first(share);

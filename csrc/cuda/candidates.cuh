@@ -9,7 +9,7 @@
 
 #include "../level_logits.h"
 #include "../math/score_order.h"
-#include "../math/sigmoid.h"
+#include "../math/elementary.h"
 #include "dispatch.cuh"
 #include "index.cuh"
 #include "launch.h"

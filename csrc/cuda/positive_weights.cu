@@ -1,6 +1,6 @@
 // The weight of every positive, its highest probability of a class, and what the losses are divided by: eight lanes for
 // each positive of a tile.
-#include "../math/sigmoid.h"
+#include "../math/elementary.h"
 #include "cuda_ops.h"
 #include "dispatch.cuh"
 #include "positives.cuh"

@@ -3,7 +3,7 @@
 
 #include <cuda_runtime.h>
 
-#include "../math/reduction.h"
+#include "../math/portable.h"
 #include "launch.h"
 
 namespace gfl {

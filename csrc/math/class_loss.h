@@ -1,4 +1,6 @@
-// Dense classification losses of one logit x (or one probability p), and their derivatives; p, q, bce: see sigmoid.h.
+// Dense classification losses of one logit x (or one probability p), and their derivatives; p, q and sp: see elementary.h.
+//
+// bce(x, t) = sp(x) - x t = |x| (x >= 0 ? 1 - t : t) + log1p(e^-|x|), which has no cancellation.
 //
 // Quality focal loss, d = p - t
 //   negative  L = p^b sp(x)         L' = p^b (p + b q sp(x))                  since (p^b)' = b p^b q
@@ -14,9 +16,61 @@
 // At x = +-infinity one factor is 0 while bce is infinite; the limit of their product is 0, hence capped(bce).
 #pragma once
 
-#include "sigmoid.h"
+#include "elementary.h"
 
 namespace gfl {
+
+// At x = +-infinity the factor may be 0: nothing of the infinity is left then.
+template <class T>
+GFL_FN T bce_with_logits(T x, T target, const SigmoidParts<T>& parts) {
+  const T slope = select(x >= T(), 1.0f - target, target);
+  return plus_log1p(select(slope == T(), T(), absolute(x) * slope), parts);
+}
+
+// The exponent of a modulating factor: the usual 2 needs no power, any other costs a logarithm and an exponential.
+struct Square {
+  template <class T>
+  GFL_MEMBER T of_sigmoid(T, const SigmoidParts<T>& parts) const {
+    return parts.p * parts.p;
+  }
+  template <class T>
+  GFL_MEMBER T of(T base) const {
+    return base * base;
+  }
+  template <class T>
+  GFL_MEMBER T slope(T base) const {
+    return base + base;
+  }
+  template <class T>
+  GFL_MEMBER T value() const {
+    return constant<T>(2.0);
+  }
+};
+
+struct Power {
+  double exponent;
+
+  // p^b = e^(-b sp(-x)): the logarithm of the sigmoid is at hand.
+  template <class T>
+  GFL_MEMBER T of_sigmoid(T x, const SigmoidParts<T>& parts) const {
+    const T minus_log_p = plus_log1p(select(x < T(), -x, T()), parts);
+    return exponential(-(value<T>() * capped(minus_log_p)));
+  }
+  template <class T>
+  GFL_MEMBER T of(T base) const {
+    return power(base, exponent);
+  }
+  // d base^b / d base; 0 at base 0, where an exponent below 1 has no derivative.
+  template <class T>
+  GFL_MEMBER T slope(T base) const {
+    const T steep = value<T>() * power(base, exponent - 1.0);
+    return select(base == T(), constant<T>(exponent == 1.0 ? 1.0 : 0.0), steep);
+  }
+  template <class T>
+  GFL_MEMBER T value() const {
+    return constant<T>(exponent);
+  }
+};
 
 // A negative's loss as the product that it is, which a sum of losses takes in one step.
 template <class T>

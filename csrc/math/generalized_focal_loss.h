@@ -6,7 +6,7 @@
 // Logs are clamped at -100 and 1 / p at 1e12, as torch's binary cross entropy does; a log whose factor is 0 adds 0.
 #pragma once
 
-#include "sigmoid.h"
+#include "class_loss.h"  // the exponent of a modulating factor
 
 namespace gfl {
 

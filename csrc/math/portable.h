@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../gfl.h"
+
 #if defined(__CUDACC__)
 #define GFL_FN static __host__ __device__ __forceinline__
 #define GFL_MEMBER __host__ __device__ __forceinline__
@@ -28,6 +30,11 @@ struct LossGrad {
   T loss;
   T grad;
 };
+
+// The scale of a reduced loss, without its avg_factor, which only the device can read.
+GFL_FN double whole_scale(const gfl_reduction& reduction) {
+  return reduction.scale / static_cast<double>(reduction.divisor > 0 ? reduction.divisor : 1);
+}
 
 // A parameter in the formula's own precision.
 template <class T>

@@ -19,6 +19,7 @@ from torch import Tensor
 import gfl_ops
 from gfl_ops import _dispatch
 from tests import ROOT
+from tests.support import line_counts
 
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
@@ -305,6 +306,14 @@ def test_a_call_enters_the_files_of_python_that_are_listed() -> None:
     _, _, listed = PAGES["docs/architecture.md"].partition("enters these files of Python")
     assert list(entered) == re.findall(r"`(.*?)`", listed.partition("\n\n")[0])
     assert len(entered) <= 6
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_a_call_enters_the_files_of_cpp_that_are_listed(tmp_path: Path) -> None:
+    entered = line_counts.files_entered(tmp_path)
+    _, _, listed = PAGES["docs/architecture.md"].partition("And of C++")
+    assert entered == sorted(re.findall(r"`(csrc/.*?)`", listed.split("\n\n")[1]))
+    assert len(entered) <= 10
 
 
 def test_the_path_of_a_new_op_names_every_file_that_names_an_op() -> None:

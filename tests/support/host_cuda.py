@@ -68,16 +68,16 @@ def _fingerprint(words: list[str]) -> str:
 
 
 @cache
-def _struct_fields() -> Path:
+def struct_fields() -> Path:
     """The folder of the header that the bindings fill structs with, made as the build makes it."""
     folder = ROOT / "build" / "struct_fields"
     folder.mkdir(parents=True, exist_ok=True)
     script, header = ROOT / "cmake" / "struct_fields.py", ROOT / "csrc" / "gfl.h"
-    _run([sys.executable, str(script), str(header), str(folder / "struct_fields.h")])
+    run([sys.executable, str(script), str(header), str(folder / "struct_fields.h")])
     return folder
 
 
-def _run(command: list[str]) -> None:
+def run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-4000:]}")
@@ -90,7 +90,7 @@ def build(sanitize: str | None = None) -> Path:
     if sanitize is None:
         pybind11 = pytest.importorskip("pybind11", reason="the shim's module needs pybind11's headers")
         flags += ["-fvisibility=hidden", "-I", pybind11.get_include(), "-I", sysconfig.get_paths()["include"]]
-        flags += ["-I", str(_struct_fields())]
+        flags += ["-I", str(struct_fields())]
         name = MODULE + str(sysconfig.get_config_var("EXT_SUFFIX"))
     else:
         name = f"driver-{sanitize}"
@@ -109,9 +109,9 @@ def build(sanitize: str | None = None) -> Path:
             for source, output in zip(sources, objects, strict=True)
         ]
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(_run, commands))
+            list(pool.map(run, commands))
         built = f"{scratch}/{name}"
-        _run([cxx, *flags, *(["-shared"] if sanitize is None else []), *objects, "-o", built])
+        run([cxx, *flags, *(["-shared"] if sanitize is None else []), *objects, "-o", built])
         target.parent.mkdir(exist_ok=True)
         os.replace(built, target)  # whole or not at all, also where two test runs build at once
     return target

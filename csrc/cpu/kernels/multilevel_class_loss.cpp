@@ -1,17 +1,17 @@
 // A dense classification loss over the maps of all levels: each level of each image is a matrix of positions and
 // classes, whichever way it lies, and all of them share one pool of chunks.
 #include "../maps.h"
-#include "class_loss_tiles.h"
+#include "class_loss.h"
+#include "kernel.h"
 
 namespace gfl {
 namespace GFL_ISA {
 namespace {
 
-template <class T, class Formula>
+template <class T>
 class MultilevelClassLoss {
  public:
-  MultilevelClassLoss(const gfl_multilevel_class_loss& op, Formula formula, T placeholder, Pass pass)
-      : op_(op), formula_(formula), placeholder_(placeholder), pass_(pass), anchors_(op.levels) {}
+  MultilevelClassLoss(const gfl_multilevel_class_loss& op, Pass pass) : op_(op), pass_(pass), anchors_(op.levels) {}
 
   void run() const {
     double* partials = static_cast<double*>(op_.workspace);
@@ -41,14 +41,17 @@ class MultilevelClassLoss {
     const int64_t col = piece % chunks.across * chunks.chunk_channels;
     const int64_t row_end = row + chunks.chunk_positions;
     const int64_t col_end = col + chunks.chunk_channels;
-    return ClassLoss<T, Formula>(matrix, formula_, placeholder_, pass_)
-        .run_range(row, row_end < matrix.rows ? row_end : matrix.rows, col,
-                   col_end < matrix.cols ? col_end : matrix.cols);
+    return class_loss_of_part(
+        matrix, pass_,
+        {row, row_end < matrix.rows ? row_end : matrix.rows, col, col_end < matrix.cols ? col_end : matrix.cols});
   }
 
   gfl_class_loss matrix_of(int level, int64_t image) const {
     const int64_t first = image * anchors_.all() + anchors_.first[level];
     gfl_class_loss matrix{};
+    matrix.formula = op_.formula;
+    matrix.exponent = op_.exponent;
+    matrix.alpha = op_.alpha;
     matrix.rows = anchors_.size(level);
     matrix.cols = op_.classes;
     matrix.pred = view(op_.pred, level, image);
@@ -71,26 +74,20 @@ class MultilevelClassLoss {
   }
 
   const gfl_multilevel_class_loss& op_;
-  const Formula formula_;
-  const T placeholder_;
   const Pass pass_;
   const AnchorLevels anchors_;
 };
 
-template <class T>
-int run_compute(const gfl_multilevel_class_loss& op, Pass pass) {
-  // Of probabilities nobody has maps; leaving them out saves a third of the code.
-  if (op.formula == GFL_QUALITY_FOCAL_PROBABILITY) return fail(GFL_ERROR_ARGUMENT, "maps must be logits");
-  return with_formula<T>(op.formula, op.exponent, op.alpha, [&](auto formula, T placeholder) {
-    using Formula = decltype(formula);
-    if constexpr (Formula::of_logits) MultilevelClassLoss<T, Formula>(op, formula, placeholder, pass).run();
-  });
-}
-
 }  // namespace
 
 int multilevel_class_loss(const gfl_multilevel_class_loss& op, Pass pass) {
-  return with_compute_type(op.pred.dtype, "pred", [&](auto zero) { return run_compute<decltype(zero)>(op, pass); });
+  if (op.formula != GFL_QUALITY_FOCAL && op.formula != GFL_SIGMOID_FOCAL) {
+    return fail(GFL_ERROR_ARGUMENT, "maps must be logits");
+  }
+  return with_compute_type(op.pred.dtype, "pred", [&](auto zero) {
+    MultilevelClassLoss<decltype(zero)>(op, pass).run();
+    return GFL_OK;
+  });
 }
 
 }  // namespace GFL_ISA

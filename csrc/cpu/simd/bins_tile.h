@@ -3,7 +3,6 @@
 // side by side), or strided both ways; they leave the same way.
 #pragma once
 
-#include "run.h"
 #include "transpose.h"
 
 namespace gfl {

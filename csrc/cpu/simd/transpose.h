@@ -4,7 +4,7 @@
 
 #include <utility>
 
-#include "../chunks.h"
+#include "../parallel.h"
 #include "vec.h"
 
 namespace gfl {

@@ -2,7 +2,8 @@
 """csrc/math/class_loss.h: dense classification losses of one logit or probability, each as (loss, grad).
 
 `negative` is the loss of a class that is not the label, `positive` that of the label's own class, `dense` that of a
-soft target. FORMULA is a gfl_class_formula.
+soft target. FORMULA is a gfl_class_formula. A modulating factor's exponent is a number; SQUARE says that it is the
+usual 2, which needs no power.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .elementary import capped, log_complement, logarithm, maximum, quotient
-from .sigmoid import (
-    bce_with_logits,
-    modulation,
-    modulation_of_sigmoid,
-    modulation_slope,
+from .elementary import (
+    capped,
+    exponential,
+    log_complement,
+    logarithm,
+    maximum,
+    power,
+    quotient,
     sigmoid_parts,
-    signed,
     softplus,
     widened,
 )
@@ -25,6 +27,44 @@ from .sigmoid import (
 QUALITY_FOCAL = tl.constexpr(0)
 QUALITY_FOCAL_PROBABILITY = tl.constexpr(1)
 SIGMOID_FOCAL = tl.constexpr(2)
+
+
+@triton.jit
+def bce_with_logits(x, target, e, slope):
+    """At x = +-infinity the factor may be 0: nothing of the infinity is left then."""
+    steep = tl.where(x >= 0.0, 1.0 - target, target)
+    return tl.fma(e, slope, tl.where(steep == 0.0, 0.0, tl.abs(x) * steep))
+
+
+@triton.jit
+def modulation(base, exponent, SQUARE: tl.constexpr):
+    return base * base if SQUARE else power(base, exponent)
+
+
+@triton.jit
+def modulation_of_sigmoid(x, p, e, slope, exponent, SQUARE: tl.constexpr):
+    """p^b = e^(-b softplus(-x)): the logarithm of the sigmoid is at hand."""
+    if SQUARE:
+        return p * p
+    else:
+        minus_log_p = softplus(-x, e, slope)
+        return exponential(-(exponent * capped(minus_log_p)))
+
+
+@triton.jit
+def modulation_slope(base, exponent, SQUARE: tl.constexpr):
+    """d base^b / d base; 0 at base 0, where an exponent below 1 has no derivative."""
+    if SQUARE:
+        return base + base
+    else:
+        steep = exponent * power(base, exponent - 1.0)
+        return tl.where(base == 0.0, tl.where(exponent == 1.0, 1.0, 0.0), steep)
+
+
+@triton.jit
+def signed(magnitude, d):
+    """magnitude times the sign of d."""
+    return tl.where(d > 0.0, magnitude, tl.where(d == 0.0, 0.0, -magnitude))
 
 
 @triton.jit

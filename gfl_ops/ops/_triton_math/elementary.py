@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""csrc/math/elementary.h and portable.h: exp, log, powers and atan to about 1 ulp."""
+"""csrc/math/elementary.h and portable.h: exp, log, powers, atan and sigmoid, to about 1 ulp."""
 
 from __future__ import annotations
 
@@ -167,3 +167,33 @@ def arctangent_double(z):
     for i in tl.static_range(12):
         p = 1.0 / (25 - 2 * i) - s * p
     return 4.0 * z * (1.0 - s * p)
+
+
+# ---- p = sigmoid(x), q = 1 - p and softplus, from one exponential and one reciprocal ----
+
+
+@triton.jit
+def widened(x):
+    return x.to(tl.float32) if x.dtype.primitive_bitwidth == 16 else x
+
+
+@triton.jit
+def sigmoid_parts(x):
+    """(p, q, e, slope): e times slope is log(1 + e^-|x|). Of an x of a half type in fewer instructions: a GPU reads two
+    of those in the time that a float takes."""
+    BRIEF: tl.constexpr = x.dtype.primitive_bitwidth == 16
+    x = widened(x)
+    e = brief_exponential(-tl.abs(x)) if BRIEF else exponential(-tl.abs(x))
+    larger = reciprocal(e + 1.0, BRIEF)
+    smaller = e * larger
+    positive = x >= 0.0
+    p, q = tl.where(positive, larger, smaller), tl.where(positive, smaller, larger)
+    if x.dtype == tl.float64:
+        return p, q, log1p_double(e), tl.full(e.shape, 1.0, e.dtype)
+    else:
+        return p, q, e, log1p_slope(e)
+
+
+@triton.jit
+def softplus(x, e, slope):
+    return tl.fma(e, slope, tl.where(x > 0.0, x, 0.0))

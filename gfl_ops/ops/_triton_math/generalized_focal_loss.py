@@ -6,8 +6,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .class_loss import modulation, modulation_slope, signed
 from .elementary import logarithm, maximum, quotient
-from .sigmoid import modulation, modulation_slope, signed
 
 
 @triton.jit

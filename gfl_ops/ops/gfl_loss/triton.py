@@ -20,9 +20,8 @@ from .._multilevel_class_loss_triton import MULTILEVEL_CLASS_LOSS
 from .._triton import number
 from .._triton_maps import levels_of, map_strides, tile_of_map
 from .._triton_math.distribution_box_loss import distribution_box_gradient
-from .._triton_math.elementary import exponential, maximum, quotient
+from .._triton_math.elementary import exponential, maximum, quotient, sigmoid_parts
 from .._triton_math.gfl_loss import mean_quality, over_weight
-from .._triton_math.sigmoid import sigmoid_parts
 from .._triton_math.softmax import logit, shifted_logit
 from ..distribution_box_loss.triton import box_of_edges, in_strides, mean_of_sides
 from .fused import Assign, Assigned, BoxGradient, BoxLosses, FusedGFLLoss, Kernels, PositiveBoxes
