@@ -84,15 +84,23 @@ typedef struct gfl_reduction {
 typedef enum gfl_class_formula {
   GFL_QUALITY_FOCAL = 0,             /* logits */
   GFL_QUALITY_FOCAL_PROBABILITY = 1, /* probabilities in [0, 1] */
-  GFL_SIGMOID_FOCAL = 2
+  GFL_SIGMOID_FOCAL = 2,
+  GFL_SOFT_CROSS_ENTROPY = 3,
+  GFL_VARIFOCAL = 4, /* plus any of gfl_varifocal_form */
+  GFL_CLASS_FORMULAS = 8
 } gfl_class_formula;
+
+typedef enum gfl_varifocal_form {
+  GFL_VARIFOCAL_EVEN = 1,    /* every positive weighs 1, in place of its target */
+  GFL_VARIFOCAL_DETACHED = 2 /* the modulating factor has no derivative */
+} gfl_varifocal_form;
 
 enum { GFL_BACKGROUND = -1, GFL_OUTSIDE = -2 };
 
 typedef struct gfl_class_loss {
   int32_t formula;
-  double exponent; /* beta of QFL, gamma of focal loss */
-  double alpha;    /* focal loss only */
+  double exponent; /* beta of QFL, gamma of focal and varifocal loss */
+  double alpha;    /* of focal and varifocal loss */
   int64_t rows;
   int64_t cols;
   gfl_matrix pred;
@@ -100,9 +108,10 @@ typedef struct gfl_class_loss {
   const void* labels;   /* (rows,) contiguous; outside [0, cols) is background */
   int32_t labels_dtype; /* GFL_INT64 or GFL_INT32 */
   int32_t leave_out;    /* rows labelled GFL_OUTSIDE have neither loss nor gradient, in place of being background */
-  const void* scores;   /* (rows,) contiguous, compute type; QFL with labels only */
+  const void* scores;   /* (rows,) contiguous, compute type, with labels; focal loss has none */
   gfl_matrix weight;    /* compute type; col_stride 0 for one weight a row */
-  gfl_matrix grad_loss; /* backward: the incoming gradient, compute type, strides 0 where reduced */
+  const void* class_weights; /* (cols,) contiguous, compute type; multiply the weight */
+  gfl_matrix grad_loss;      /* backward: the incoming gradient, compute type, strides 0 where reduced */
   gfl_reduction reduction;
   void* loss;      /* forward: compute type, contiguous: 1, (rows,) or (rows, cols) */
   gfl_matrix grad; /* pred's dtype. Forward: NULL, or d loss / d pred in the same pass. Backward: the result */
@@ -363,7 +372,7 @@ typedef struct gfl_multilevel_class_loss {
   gfl_levels levels;
   gfl_maps pred;
   const int32_t* labels; /* (batch, anchors): outside [0, classes) is background, but GFL_OUTSIDE is left out */
-  const void* scores;    /* (batch, anchors), compute type, read at positives; QFL only */
+  const void* scores;    /* (batch, anchors), compute type, read at positives; focal loss has none */
   const void* grad_loss; /* backward: one value, compute type */
   double scale;
   const void* avg_factor; /* as in gfl_reduction */

@@ -16,6 +16,8 @@ from .nn import (
     IoULoss,
     QualityFocalLoss,
     SigmoidFocalLoss,
+    SoftBCELoss,
+    VarifocalLoss,
 )
 from .ops.atss_assign import atss_assign
 from .ops.box_iou import box_iou
@@ -27,10 +29,14 @@ from .ops.gfl_loss import PaddedTargets, gfl_loss
 from .ops.integral import integral
 from .ops.iou_loss import ciou_loss, diou_loss, giou_loss, iou_loss
 from .ops.multilevel_sigmoid_focal_loss import multilevel_sigmoid_focal_loss
+from .ops.multilevel_soft_bce_loss import multilevel_soft_bce_loss
+from .ops.multilevel_varifocal_loss import multilevel_varifocal_loss
 from .ops.nms import batched_nms, nms, nms_padded
 from .ops.postprocess import Detections, postprocess
 from .ops.quality_focal_loss import quality_focal_loss
 from .ops.sigmoid_focal_loss import sigmoid_focal_loss
+from .ops.soft_bce_loss import soft_bce_loss
+from .ops.varifocal_loss import varifocal_loss
 
 if _TYPE_CHECKING:
     from . import detector
@@ -48,6 +54,8 @@ __all__ = [
     "PaddedTargets",
     "QualityFocalLoss",
     "SigmoidFocalLoss",
+    "SoftBCELoss",
+    "VarifocalLoss",
     "__version__",
     "atss_assign",
     "batched_nms",
@@ -64,13 +72,17 @@ __all__ = [
     "integral",
     "iou_loss",
     "multilevel_sigmoid_focal_loss",
+    "multilevel_soft_bce_loss",
+    "multilevel_varifocal_loss",
     "nms",
     "nms_padded",
     "nn",
     "postprocess",
     "quality_focal_loss",
     "sigmoid_focal_loss",
+    "soft_bce_loss",
     "use_backend",
+    "varifocal_loss",
 ]
 
 

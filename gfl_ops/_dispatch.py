@@ -33,6 +33,10 @@ OPS = (
     "decode_boxes",
     "gfl_loss",
     "multilevel_sigmoid_focal_loss",
+    "varifocal_loss",
+    "soft_bce_loss",
+    "multilevel_varifocal_loss",
+    "multilevel_soft_bce_loss",
 )
 TRITON_OPS = {op for op in OPS if op not in ("atss_assign", "nms", "postprocess")}
 _Function = TypeVar("_Function", bound=Callable[..., Any])

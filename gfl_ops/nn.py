@@ -19,6 +19,8 @@ from .ops.integral import integral
 from .ops.iou_loss import ciou_loss, diou_loss, giou_loss, iou_loss
 from .ops.quality_focal_loss import quality_focal_loss
 from .ops.sigmoid_focal_loss import sigmoid_focal_loss
+from .ops.soft_bce_loss import soft_bce_loss
+from .ops.varifocal_loss import varifocal_loss
 
 __all__ = [
     "CIoULoss",
@@ -30,6 +32,8 @@ __all__ = [
     "IoULoss",
     "QualityFocalLoss",
     "SigmoidFocalLoss",
+    "SoftBCELoss",
+    "VarifocalLoss",
 ]
 
 
@@ -133,6 +137,51 @@ class SigmoidFocalLoss(_Loss):
 
     def _formula(self) -> dict[str, Any]:
         return {"gamma": self.gamma, "alpha": self.alpha}
+
+
+class VarifocalLoss(_Loss):
+    """:func:`gfl_ops.varifocal_loss` of (N, C) logits."""
+
+    _function = staticmethod(varifocal_loss)
+
+    def __init__(
+        self,
+        use_sigmoid: bool = True,
+        alpha: float = 0.75,
+        gamma: float = 2.0,
+        iou_weighted: bool = True,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+        detach_factor: bool = False,
+    ) -> None:
+        super().__init__(reduction, loss_weight)
+        _require_sigmoid(self, use_sigmoid)
+        self.use_sigmoid = use_sigmoid
+        self.alpha = alpha
+        self.gamma = gamma
+        self.iou_weighted = iou_weighted
+        self.detach_factor = detach_factor
+
+    def _formula(self) -> dict[str, Any]:
+        names = ("alpha", "gamma", "iou_weighted", "detach_factor")
+        return {name: getattr(self, name) for name in names}
+
+
+class SoftBCELoss(_Loss):
+    """:func:`gfl_ops.soft_bce_loss` of (N, C) logits; a class_weight moves with the module, as buffers do."""
+
+    _function = staticmethod(soft_bce_loss)
+    class_weight: Tensor | None
+
+    def __init__(
+        self, reduction: str = "mean", loss_weight: float = 1.0, class_weight: Tensor | Sequence[float] | None = None
+    ) -> None:
+        super().__init__(reduction, loss_weight)
+        given = None if class_weight is None else torch.as_tensor(class_weight)
+        self.register_buffer("class_weight", given, persistent=False)
+
+    def _formula(self) -> dict[str, Any]:
+        return {"class_weight": self.class_weight}
 
 
 class DistributionFocalLoss(_Loss):

@@ -30,6 +30,8 @@ from benchmarks.eager.oracle_losses import (
     iou_loss,
     quality_focal_loss,
     sigmoid_focal_loss,
+    soft_bce_loss,
+    varifocal_loss,
 )
 
 __all__ = [
@@ -44,10 +46,14 @@ __all__ = [
     "integral",
     "iou_loss",
     "multilevel_sigmoid_focal_loss",
+    "multilevel_soft_bce_loss",
+    "multilevel_varifocal_loss",
     "nms",
     "postprocess",
     "quality_focal_loss",
     "sigmoid_focal_loss",
+    "soft_bce_loss",
+    "varifocal_loss",
 ]
 
 
@@ -100,10 +106,22 @@ def distribution_box_loss(
 
 
 def multilevel_sigmoid_focal_loss(preds: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """One matrix of all levels, as RetinaNet's heads make it."""
+    return sigmoid_focal_loss(_one_matrix(preds), labels.reshape(-1))
+
+
+def multilevel_varifocal_loss(preds: Sequence[Tensor], labels: Tensor, scores: Tensor) -> Tensor:
+    return varifocal_loss(_one_matrix(preds), (labels.reshape(-1), scores.reshape(-1)))
+
+
+def multilevel_soft_bce_loss(preds: Sequence[Tensor], labels: Tensor, scores: Tensor) -> Tensor:
+    return soft_bce_loss(_one_matrix(preds), (labels.reshape(-1), scores.reshape(-1)))
+
+
+def _one_matrix(preds: Sequence[Tensor]) -> Tensor:
+    """Of all levels, as RetinaNet's heads make it."""
     classes = preds[0].shape[1]
     rows = [x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, classes) for x in preds]
-    return sigmoid_focal_loss(torch.cat(rows, 1).reshape(-1, classes), labels.reshape(-1))
+    return torch.cat(rows, 1).reshape(-1, classes)
 
 
 def atss_assign(

@@ -46,18 +46,59 @@ def quality_focal_loss(pred, target, weight=None, beta=2.0, reduction="mean", av
     return reduce(loss.sum(1), weight, reduction, avg_factor)
 
 
+def _one_hot(label, classes, dtype):
+    label = label.long()
+    label = torch.where((label >= 0) & (label < classes), label, classes)
+    return F.one_hot(label, classes + 1)[:, :-1].to(dtype)
+
+
+def _of_elements(weight, loss):
+    if weight is not None and weight.shape != loss.shape:
+        weight = weight.view(-1, 1) if weight.numel() == loss.shape[0] else weight.view_as(loss)
+    return weight
+
+
 def sigmoid_focal_loss(pred, target, weight=None, gamma=2.0, alpha=0.25, reduction="mean", avg_factor=None):
     if not target.is_floating_point():
-        label = target.long()
-        label = torch.where((label >= 0) & (label < pred.shape[1]), label, pred.shape[1])
-        target = F.one_hot(label, pred.shape[1] + 1)[:, :-1].to(pred.dtype)
+        target = _one_hot(target, pred.shape[1], pred.dtype)
     prob = pred.sigmoid()
     one_minus_pt = (1 - prob) * target + prob * (1 - target)
     focal_weight = (alpha * target + (1 - alpha) * (1 - target)) * one_minus_pt.pow(gamma)
     loss = F.binary_cross_entropy_with_logits(pred, target, reduction="none") * focal_weight
-    if weight is not None and weight.shape != loss.shape:
-        weight = weight.view(-1, 1) if weight.numel() == loss.shape[0] else weight.view_as(loss)
-    return reduce(loss, weight, reduction, avg_factor)
+    return reduce(loss, _of_elements(weight, loss), reduction, avg_factor)
+
+
+def varifocal_loss(
+    pred,
+    target,
+    weight=None,
+    alpha=0.75,
+    gamma=2.0,
+    iou_weighted=True,
+    detach_factor=False,
+    reduction="mean",
+    avg_factor=None,
+):
+    """Of dense targets as mmdet has it; of labels and scores as RT-DETR has it."""
+    if isinstance(target, tuple):
+        positive = _one_hot(target[0], pred.shape[1], pred.dtype)
+        target = target[1].to(pred.dtype)[:, None] * positive
+    else:
+        target = target.to(pred.dtype)
+        positive = (target > 0).to(pred.dtype)
+    score = pred.detach().sigmoid() if detach_factor else pred.sigmoid()
+    factor = (target if iou_weighted else 1.0) * positive + alpha * (score - target).abs().pow(gamma) * (1 - positive)
+    loss = F.binary_cross_entropy_with_logits(pred, target, reduction="none") * factor
+    return reduce(loss, _of_elements(weight, loss), reduction, avg_factor)
+
+
+def soft_bce_loss(pred, target, weight=None, class_weight=None, reduction="mean", avg_factor=None):
+    if isinstance(target, tuple):
+        target = target[1].to(pred.dtype)[:, None] * _one_hot(target[0], pred.shape[1], pred.dtype)
+    loss = F.binary_cross_entropy_with_logits(pred, target.to(pred.dtype), reduction="none")
+    if class_weight is not None:
+        loss = loss * class_weight
+    return reduce(loss, _of_elements(weight, loss), reduction, avg_factor)
 
 
 # ---- distributions over bins ---------------------------------------------------------------------

@@ -94,6 +94,11 @@ def focal_maps(images: int, classes: int = 80, size: tuple[int, int] = (800, 134
     return {"preds": [torch.randn(images, classes, *shape) - 4 for shape in shapes], "labels": labels}
 
 
+def scored_maps(images: int, classes: int = 80, size: tuple[int, int] = (800, 1344)) -> Inputs:
+    inputs = focal_maps(images, classes, size)
+    return inputs | {"scores": torch.rand(inputs["labels"].shape)}
+
+
 def assignment(images: int, gts: int, size: tuple[int, int] = (800, 1344)) -> Inputs:
     targets = random_head.head(0, [gts] * images, size, classes=1).targets
     return {

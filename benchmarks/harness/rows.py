@@ -186,6 +186,20 @@ def _elementwise(
     ]
 
 
+def _scored(op: str) -> list[Row]:
+    """A class loss of labels and scores: of a matrix, and of maps."""
+    return [
+        Row(op, "44,800x80", "coco2", lambda: random_inputs.quality(44_800, 80), standard=True, compiled=True),
+        Row(op, "358,400x80", "coco16", lambda: random_inputs.quality(358_400, 80), compiled=True),
+        *(
+            Row(op, f"{n}x80", "small", lambda n=n: random_inputs.quality(n, 80), targets=NEVER_SLOWER)
+            for n in (8, 64, 512)
+        ),
+        Row(f"multilevel_{op}", "2x800x1344", "coco2", lambda: random_inputs.scored_maps(2), ("preds",), standard=True),
+        Row(f"multilevel_{op}", "16x800x1344", "coco16", lambda: random_inputs.scored_maps(16), ("preds",)),
+    ]
+
+
 _TARGETS = {
     ("quality_focal_loss", "coco2"): {"cpu": Target(14, 6, 3)},
     ("quality_focal_loss", "coco16"): {"cuda": Target(15, 2, bandwidth=0.9)},
@@ -235,6 +249,7 @@ def table() -> list[Row]:
             standard=True,
         ),
         Row("multilevel_sigmoid_focal_loss", "16x800x1344", "coco16", lambda: random_inputs.focal_maps(16), maps),
+        *(row for op in ("varifocal_loss", "soft_bce_loss") for row in _scored(op)),
         Row("box_iou", "1,000x1,000", "coco2", lambda: random_inputs.box_lists(1000, 1000), ("a", "b"), gradient=False),
         Row(
             "decode_boxes",

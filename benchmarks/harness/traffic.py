@@ -92,7 +92,7 @@ def _iou_loss(inputs: Inputs, with_gradient: bool) -> Kernels:
 
 
 def _multilevel(inputs: Inputs, with_gradient: bool) -> Kernels:
-    labels = inputs["labels"].numel() * 4  # made int32
+    labels = inputs["labels"].numel() * 4  # made int32; of the scores only the positives' are read
     return _reduced_loss("multilevel_class_loss_kernel", inputs["preds"], labels, with_gradient)
 
 
@@ -186,6 +186,8 @@ def _postprocess(inputs: Inputs, with_gradient: bool) -> Kernels:
 TABLE: dict[str, Callable[[Inputs, bool], Kernels]] = {
     "quality_focal_loss": _class_loss,
     "sigmoid_focal_loss": _class_loss,
+    "varifocal_loss": _class_loss,
+    "soft_bce_loss": _class_loss,
     "distribution_focal_loss": _distribution_focal_loss,
     "generalized_focal_loss": _generalized,
     "integral": _integral,
@@ -196,6 +198,8 @@ TABLE: dict[str, Callable[[Inputs, bool], Kernels]] = {
     "atss_assign": _atss_assign,
     "gfl_loss": _gfl_loss,
     "multilevel_sigmoid_focal_loss": _multilevel,
+    "multilevel_varifocal_loss": _multilevel,
+    "multilevel_soft_bce_loss": _multilevel,
     "nms": _nms,
     "batched_nms": _nms,
     "postprocess": _postprocess,

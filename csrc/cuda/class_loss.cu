@@ -1,4 +1,4 @@
-// Quality focal loss (logits and probabilities) and sigmoid focal loss.
+// The dense classification losses of one matrix.
 #include "class_loss_types.h"
 #include "cuda_ops.h"
 #include "dispatch.cuh"

@@ -18,24 +18,28 @@ inline Spread spread_of(const gfl_matrix& matrix, int64_t rows, int64_t cols) {
   return matrix.row_stride != 0 && rows > 1 ? Spread::kRows : Spread::kShared;
 }
 
-// weight times incoming gradient, each of which may be absent.
+// weight times incoming gradient times the weight of the class, each of which may be absent.
 template <class C>
 struct Factors {
   gfl_matrix weight;
   gfl_matrix grad_loss;
+  const C* class_weights;
   Spread spread;
 
-  Factors(const gfl_class_loss& op, bool backward) : weight(op.weight), grad_loss(op.grad_loss) {
+  Factors(const gfl_class_loss& op, bool backward)
+      : weight(op.weight), grad_loss(op.grad_loss), class_weights(static_cast<const C*>(op.class_weights)) {
     if (!backward) grad_loss.data = nullptr;
     const Spread of_weight = spread_of(weight, op.rows, op.cols);
     const Spread of_grad = spread_of(grad_loss, op.rows, op.cols);
     spread = of_weight < of_grad ? of_grad : of_weight;
+    if (class_weights && op.cols > 1) spread = Spread::kElements;
   }
 
   __device__ __forceinline__ C at(int64_t row, int64_t col) const {
     C factor = constant<C>(1.0);
     if (weight.data) factor = entry(weight, row, col);
     if (grad_loss.data) factor = factor * entry(grad_loss, row, col);
+    if (class_weights) factor = factor * class_weights[col];
     return factor;
   }
   // The one factor of Spread::kShared; 1 otherwise. An empty loss has no weight to read.
@@ -100,6 +104,10 @@ template <>
 struct UsualFormula<QualityFocal<Square>> : std::true_type {};
 template <>
 struct UsualFormula<SigmoidFocal<Square>> : std::true_type {};
+template <>
+struct UsualFormula<SoftCrossEntropy> : std::true_type {};
+template <>
+struct UsualFormula<Varifocal<Square>> : std::true_type {};
 
 // Calls run(formula) with the formula that an op names.
 template <class Op, class Exponent, class Run>
@@ -112,11 +120,16 @@ int with_formula_of_exponent(const Op& op, const Exponent& exponent, const Run& 
     case GFL_SIGMOID_FOCAL:
       return run(SigmoidFocal<Exponent>{exponent, op.alpha});
     default:
-      return fail(GFL_ERROR_ARGUMENT, "unknown classification loss %d", static_cast<int>(op.formula));
+      return run(Varifocal<Exponent>{exponent, op.alpha, (op.formula & GFL_VARIFOCAL_EVEN) != 0,
+                                     (op.formula & GFL_VARIFOCAL_DETACHED) != 0});
   }
 }
 template <class Op, class Run>
 int with_class_formula(const Op& op, const Run& run) {
+  if (op.formula < 0 || op.formula >= GFL_CLASS_FORMULAS) {
+    return fail(GFL_ERROR_ARGUMENT, "unknown classification loss %d", static_cast<int>(op.formula));
+  }
+  if (op.formula == GFL_SOFT_CROSS_ENTROPY) return run(SoftCrossEntropy{});
   return op.exponent == 2.0 ? with_formula_of_exponent(op, Square{}, run)
                             : with_formula_of_exponent(op, Power{op.exponent}, run);
 }

@@ -67,7 +67,7 @@ void launch_rows(Stream& stream, const gfl_class_loss& op, const Formula& formul
 template <class T>
 bool by_rows(const gfl_class_loss& op) {
   return op.target.data == nullptr && op.grad.data == nullptr && whole_rows<T>(op) && contiguous<T>(op.pred, op) &&
-         spread_of(op.weight, op.rows, op.cols) != Spread::kElements;
+         spread_of(op.weight, op.rows, op.cols) != Spread::kElements && op.class_weights == nullptr;
 }
 
 // The usual losses of labels have a kernel for each purpose; the others share one that can do both.

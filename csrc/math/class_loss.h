@@ -12,6 +12,11 @@
 // Sigmoid focal loss, u = p (1 - t) + q t, a = alpha t + (1 - alpha)(1 - t)
 //   dense     L = a u^g bce(x, t)   L' = a (u^g (p - t) + g u^(g-1) (1 - 2t) p q bce(x, t))
 //   negative  t = 0: (1 - alpha) times QFL's negative;   positive  t = 1: alpha times the same of -x.
+// Soft cross entropy: bce(x, t), which is QFL with b = 0.
+// Varifocal loss
+//   dense     L = t bce(x, t) for t > 0, alpha times QFL for the others; `even`: 1 in place of the factor t
+//   negative  alpha times QFL's negative;   positive  the form of t > 0, also at t = 0.
+//   `detached`: the modulating factor |d|^g counts as a constant, so that L' loses its second term.
 //
 // At x = +-infinity one factor is 0 while bce is infinite; the limit of their product is 0, hence capped(bce).
 #pragma once
@@ -197,6 +202,95 @@ struct SigmoidFocal {
     const T modulation = gamma.of(u);
     const T pull = gamma.slope(u) * ((rest - target) * (parts.p * parts.q * capped(bce)));
     return {share * (modulation * bce), share * (modulation * (parts.p * rest - parts.q * target) + pull)};
+  }
+};
+
+struct SoftCrossEntropy {
+  static constexpr bool of_logits = true;
+
+  template <class T>
+  GFL_MEMBER LossGrad<T> negative(T x) const {
+    return negative(x, sigmoid_parts(x));
+  }
+  template <class T>
+  GFL_MEMBER LossGrad<T> negative(T x, const SigmoidParts<T>& parts) const {
+    return {softplus(x, parts), parts.p};
+  }
+  template <class T>
+  GFL_MEMBER NegativeTerm<T> negative_term(T x, const SigmoidParts<T>& parts) const {
+    return {constant<T>(1.0), softplus(x, parts), parts.p};
+  }
+
+  template <class T>
+  GFL_MEMBER LossGrad<T> dense(T x, T target) const {
+    return dense(x, target, sigmoid_parts(x));
+  }
+  template <class T>
+  GFL_MEMBER LossGrad<T> dense(T x, T target, const SigmoidParts<T>& parts) const {
+    return {bce_with_logits(x, target, parts), parts.p * (1.0f - target) - parts.q * target};
+  }
+
+  template <class T>
+  GFL_MEMBER LossGrad<T> positive(T x, T score) const {
+    return dense(x, score);
+  }
+};
+
+template <class Exponent>
+struct Varifocal {
+  static constexpr bool of_logits = true;
+  Exponent gamma;
+  double alpha;
+  bool even;
+  bool detached;
+
+  template <class T>
+  GFL_MEMBER LossGrad<T> negative(T x) const {
+    return negative(x, sigmoid_parts(x));
+  }
+  template <class T>
+  GFL_MEMBER LossGrad<T> negative(T x, const SigmoidParts<T>& parts) const {
+    const NegativeTerm<T> term = negative_term(x, parts);
+    return {term.modulation * term.bce, term.grad};
+  }
+  template <class T>
+  GFL_MEMBER NegativeTerm<T> negative_term(T x, const SigmoidParts<T>& parts) const {
+    const T modulation = constant<T>(alpha) * gamma.of_sigmoid(x, parts);
+    const T bce = softplus(x, parts);
+    const T pull = vanishing_product(parts.q, bce);
+    const T slope = detached ? T() : gamma.template value<T>();
+    return {modulation, bce, modulation * fused(slope, pull, parts.p)};
+  }
+
+  template <class T>
+  GFL_MEMBER LossGrad<T> dense(T x, T target) const {
+    return dense(x, target, sigmoid_parts(x));
+  }
+  template <class T>
+  GFL_MEMBER LossGrad<T> dense(T x, T target, const SigmoidParts<T>& parts) const {
+    const T d = parts.p * (1.0f - target) - parts.q * target;
+    const T distance = absolute(d);
+    const T bce = bce_with_logits(x, target, parts);
+    const T modulation = gamma.of(distance);
+    const T steep = detached ? T() : gamma.slope(distance) * (parts.p * parts.q * capped(bce));
+    const T pull = select(d > T(), steep, select(d == T(), T(), -steep));
+    const T share = constant<T>(alpha);
+    const LossGrad<T> of_positive = weighed(bce, d, target);
+    return {select(target > T(), of_positive.loss, share * (modulation * bce)),
+            select(target > T(), of_positive.grad, share * (modulation * d + pull))};
+  }
+
+  template <class T>
+  GFL_MEMBER LossGrad<T> positive(T x, T score) const {
+    const LossGrad<T> term = SoftCrossEntropy{}.dense(x, score);
+    return weighed(term.loss, term.grad, score);
+  }
+
+  // A factor of 0 leaves nothing of an infinite loss.
+  template <class T>
+  GFL_MEMBER LossGrad<T> weighed(T bce, T d, T target) const {
+    if (even) return {bce, d};
+    return {target * select(target == T(), capped(bce), bce), target * d};
   }
 };
 

@@ -1,4 +1,4 @@
-"""The raw ops behind the losses of one logit per (row, class): quality focal loss and sigmoid focal loss."""
+"""The raw ops behind the losses of one logit per (row, class)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from torch import Tensor
 from .._op import NativeLoss, RawLoss, Size
 
 # gfl_class_formula in csrc/gfl.h
-QUALITY_FOCAL, QUALITY_FOCAL_PROBABILITY, SIGMOID_FOCAL = 0, 1, 2
+QUALITY_FOCAL, QUALITY_FOCAL_PROBABILITY, SIGMOID_FOCAL, SOFT_CROSS_ENTROPY = 0, 1, 2, 3
+
+
+def varifocal(iou_weighted: bool, detach_factor: bool) -> int:
+    """GFL_VARIFOCAL and its forms."""
+    return 4 + (not iou_weighted) + 2 * detach_factor
 
 
 class ClassLoss(NamedTuple):
@@ -24,6 +29,7 @@ class ClassLoss(NamedTuple):
     labels: Tensor | None
     scores: Tensor | None
     weight: Tensor | None
+    class_weights: Tensor | None
     formula: int
     exponent: float
     alpha: float

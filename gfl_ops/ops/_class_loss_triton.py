@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Quality focal loss and sigmoid focal loss as a Triton kernel: a program takes tiles of whole rows.
+"""The dense classification losses as a Triton kernel: a program takes tiles of whole rows.
 
 A tile is walked in chunks of columns. With labels, the term of each row's own class is computed once a row and takes
 the place of the negative one where the column is the label's.
@@ -64,7 +64,7 @@ def labelled(
 @triton.jit(do_not_specialize=["scale", "exponent", "alpha", "rows", "tiles", "grad_loss_row", "grad_loss_col"])
 def class_loss_kernel(
     losses, partials, avg_factor, scale, rows, tiles,
-    pred, target, labels, scores, weight, grad_loss, grad, exponent, alpha,
+    pred, target, labels, scores, weight, class_weights, grad_loss, grad, exponent, alpha,
     pred_row, pred_col, target_row, target_col, grad_row, grad_col, grad_loss_row, grad_loss_col,
     COLS: tl.constexpr, FORMULA: tl.constexpr, SQUARE: tl.constexpr, WEIGHT_DIMS: tl.constexpr,
     GRAD_LOSS_DIMS: tl.constexpr,
@@ -106,6 +106,10 @@ def class_loss_kernel(
                 factor = _factor(weight, row, col, COLS if WEIGHT_DIMS == 2 else 1, 1, there, inside, WEIGHT_DIMS)
                 loss = loss * factor
                 slope = slope * factor
+            if class_weights is not None:
+                of_class = tl.load(class_weights + col, mask=col < COLS, other=0.0)[None, :]
+                loss = loss * of_class
+                slope = slope * of_class
             if losses is not None and BY_ELEMENT:
                 tl.store(losses + (row * COLS)[:, None] + col[None, :], loss * scale, mask=inside)
             if grad is not None:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .. import _arguments
 from .._arguments import SUM, compute_dtype
-from .._native import Kernel, backed_by_huge_pages
+from .._native import Kernel, as_map, backed_by_huge_pages
 from .._op import DifferentiableOp, Op, arguments_of, gradient_in_forward, scale_gradient, scaled
 
 Layout = tuple[torch.Size, tuple[int, ...]]
@@ -101,6 +102,25 @@ class MultilevelLossOp(DifferentiableOp):
 
     def gradients_of_kept(self, kept: Tensor, grad: Tensor, layouts: Any) -> Sequence[Tensor]:
         return _of_levels(scaled(kept, grad, self.scale), layouts)
+
+
+def run_loss(
+    loss: MultilevelLossOp,
+    preds: Sequence[Tensor],
+    labels: Tensor,
+    scores: Tensor | None,
+    reduction: str,
+    avg_factor: float | Tensor | None,
+    formula: int,
+    exponent: float = 0.0,
+    alpha: float = 0.0,
+) -> Tensor:
+    """A public function's arguments in the form that the op takes."""
+    preds = [as_map(pred) for pred in preds]
+    size = labels.numel() * preds[0].shape[1]
+    _, scale, divisor, factor = _arguments.reduction(reduction, avg_factor, preds[0], size)
+    labels, scores = labels.to(torch.int32).contiguous(), _arguments.vector(scores, preds[0])
+    return loss(preds, labels, scores, factor, scale / max(divisor, 1), formula, float(exponent), float(alpha))
 
 
 _FIELDS = (*MultilevelClassLoss._fields, "levels", "batch", "classes")

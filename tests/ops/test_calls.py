@@ -81,12 +81,24 @@ def test_weight_of_zeros(case: Case, backend) -> None:
 
 
 @pytest.mark.parametrize("loss_weight", [2.5, 0.0])
-@pytest.mark.parametrize("module", [nn.QualityFocalLoss, nn.SigmoidFocalLoss, nn.DistributionFocalLoss, nn.GIoULoss])
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.QualityFocalLoss,
+        nn.SigmoidFocalLoss,
+        nn.VarifocalLoss,
+        nn.SoftBCELoss,
+        nn.DistributionFocalLoss,
+        nn.GIoULoss,
+    ],
+)
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 def test_loss_weight(reduction: str, module: Any, loss_weight: float, backend) -> None:
     op = {
         nn.QualityFocalLoss: "quality_focal_loss-9x3",
         nn.SigmoidFocalLoss: "sigmoid_focal_loss-9x3",
+        nn.VarifocalLoss: "varifocal_loss-9x3",
+        nn.SoftBCELoss: "soft_bce_loss-9x3",
         nn.DistributionFocalLoss: "distribution_focal_loss-7x17",
         nn.GIoULoss: "giou_loss-plain",
     }[module]
@@ -110,6 +122,9 @@ def test_loss_weight(reduction: str, module: Any, loss_weight: float, backend) -
         "quality_focal_loss-activated-beta1.5-mean",
         "sigmoid_focal_loss-weight-element-mean",
         "sigmoid_focal_loss-dense-gamma2.0-mean",
+        "varifocal_loss-weight-element-mean",
+        "varifocal_loss-dense-weight-row-mean",
+        "soft_bce_loss-class_weight-row-mean",
         "distribution_focal_loss-sided-mean",
         "distribution_focal_loss-bin_values-mean",
         "integral-bin_values",

@@ -36,6 +36,8 @@ def padded(inputs: Inputs) -> Inputs:
 INPUTS: dict[str, Callable[[], Inputs]] = {
     "quality_focal_loss": lambda: random_inputs.quality(400, 40),
     "sigmoid_focal_loss": lambda: random_inputs.focal(400, 40),
+    "varifocal_loss": lambda: random_inputs.quality(400, 40),
+    "soft_bce_loss": lambda: random_inputs.quality(400, 40),
     "distribution_focal_loss": lambda: random_inputs.dfl(400),
     "generalized_focal_loss": lambda: random_inputs.generalized(3000),
     "integral": lambda: random_inputs.integral(400),
@@ -46,6 +48,8 @@ INPUTS: dict[str, Callable[[], Inputs]] = {
     "atss_assign": lambda: random_inputs.assignment(2, 5, SIZE),
     "gfl_loss": lambda: random_inputs.head(2, 5, 80, SIZE),
     "multilevel_sigmoid_focal_loss": lambda: random_inputs.focal_maps(2, 40, SIZE),
+    "multilevel_varifocal_loss": lambda: random_inputs.scored_maps(2, 40, SIZE),
+    "multilevel_soft_bce_loss": lambda: random_inputs.scored_maps(2, 40, SIZE),
     "nms": lambda: random_inputs.scored_boxes(300),
     "batched_nms": lambda: random_inputs.scored_boxes(300, 4),
     "postprocess": lambda: random_inputs.detections(1, -3.0, SIZE, 40),
@@ -64,6 +68,8 @@ class Stated:
 LAUNCHES = {
     "quality_focal_loss": Stated(2, 3),
     "sigmoid_focal_loss": Stated(2, 3),
+    "varifocal_loss": Stated(2, 3),
+    "soft_bce_loss": Stated(2, 3),
     "distribution_focal_loss": Stated(2, 3),
     "generalized_focal_loss": Stated(3, 4),  # two numbers become tensors
     "integral": Stated(1, 2),
@@ -74,6 +80,8 @@ LAUNCHES = {
     "atss_assign": Stated(3),
     "gfl_loss": Stated(10, 12),
     "multilevel_sigmoid_focal_loss": Stated(3, 4),  # the labels become int32
+    "multilevel_varifocal_loss": Stated(3, 4),
+    "multilevel_soft_bce_loss": Stated(3, 4),
     "nms": Stated(5),  # two of torch's: -0 to 0, and its sort
     "batched_nms": Stated(5),
     "postprocess": Stated(9),

@@ -73,6 +73,45 @@ def test_sigmoid_focal_loss_at_extreme_logits(form: str, gamma: float, dtype: to
 
 
 @dtypes
+@pytest.mark.parametrize("form", ["index", "dense"])
+@pytest.mark.parametrize("options", [{}, {"gamma": 1.5}, {"iou_weighted": False}, {"detach_factor": True}])
+def test_varifocal_loss_at_extreme_logits(options: dict[str, Any], form: str, dtype: torch.dtype, backend) -> None:
+    """A positive's score of 0 leaves nothing of its loss if that is the factor; of a soft target, 0 is no positive."""
+    halfway = {x: (abs(x) / 2 * 0.5, 0.5 * 0.5 * (1 if x > 0 else -1)) for x in NEGATIVE}
+    even = not options.get("iou_weighted", True)
+    for positive, score, limits, factor in (
+        (False, 0.0, NEGATIVE, 0.75),
+        (True, 1.0, CERTAIN, 1.0),
+        (True, 0.5, halfway, 2.0 if even else 1.0),
+        (True, 0.0, NEGATIVE, 1.0 if even else 0.0),
+    ):
+        if form == "dense" and positive and score == 0:
+            continue
+        logits = torch.tensor([[x] for x in limits], dtype=dtype, device=backend.device)
+        ones = torch.ones(4, device=backend.device)
+        label = (ones * (0 if positive else 1)).long()
+        target: Any = (label, ones * score) if form == "index" else ones[:, None] * score
+        loss, grad = loss_and_grad(gfl_ops.varifocal_loss, logits, target, **options)
+        slack = 0.01 if dtype == torch.bfloat16 else 1e-5
+        assert_same(loss[:, 0], [factor * loss if factor else 0.0 for loss, _ in limits.values()], slack)
+        assert_same(grad[:, 0], [factor * grad for _, grad in limits.values()])
+
+
+@dtypes
+@pytest.mark.parametrize("form", ["index", "dense"])
+def test_soft_bce_loss_at_extreme_logits(form: str, dtype: torch.dtype, backend) -> None:
+    halfway = {x: (abs(x) / 2, 0.5 * (1 if x > 0 else -1)) for x in NEGATIVE}
+    for score, limits in ((0.0, NEGATIVE), (1.0, CERTAIN), (0.5, halfway)):
+        logits = torch.tensor([[x] for x in limits], dtype=dtype, device=backend.device)
+        ones = torch.ones(4, device=backend.device)
+        target: Any = ((ones * 0).long(), ones * score) if form == "index" else ones[:, None] * score
+        loss, grad = loss_and_grad(gfl_ops.soft_bce_loss, logits, target)
+        slack = 0.01 if dtype == torch.bfloat16 else 1e-5
+        assert_same(loss[:, 0], [loss for loss, _ in limits.values()], slack)
+        assert_same(grad[:, 0], [grad for _, grad in limits.values()])
+
+
+@dtypes
 @pytest.mark.parametrize("huge", [INF, 1e4])
 def test_distribution_focal_loss_with_one_huge_logit(huge: float, dtype: torch.dtype, backend) -> None:
     logits = torch.zeros(3, 5, dtype=dtype, device=backend.device)
@@ -172,6 +211,10 @@ NAN_CASES = [
     "sigmoid_focal_loss-gamma1.5-none",
     "sigmoid_focal_loss-dense-gamma2.0-none",
     "sigmoid_focal_loss-dense-gamma0.0-none",
+    "varifocal_loss-weight-None-none",
+    "varifocal_loss-dense-weight-None-none",
+    "soft_bce_loss-weight-None-none",
+    "soft_bce_loss-dense-weight-None-none",
     "distribution_focal_loss-none",
     "distribution_focal_loss-bin_values-none",
     "distribution_focal_loss-sided-none",
@@ -252,6 +295,10 @@ def test_nan_target(backend) -> None:
         (gfl_ops.quality_focal_loss, logits, bad[:, None].expand(3, 2), {}),
         (gfl_ops.quality_focal_loss, probability, (label, bad), {"activated": True}),
         (gfl_ops.sigmoid_focal_loss, logits, bad[:, None].expand(3, 2), {}),
+        (gfl_ops.varifocal_loss, logits, (label, bad), {}),
+        (gfl_ops.varifocal_loss, logits, bad[:, None].expand(3, 2), {}),
+        (gfl_ops.soft_bce_loss, logits, (label, bad), {}),
+        (gfl_ops.soft_bce_loss, logits, bad[:, None].expand(3, 2), {}),
         (gfl_ops.distribution_focal_loss, logits, bad, {}),
     ):
         loss, grad = loss_and_grad(function, pred, target, **kwargs)
@@ -262,8 +309,9 @@ def test_nan_target(backend) -> None:
 def test_nan_score_of_a_background_row_is_never_looked_at(backend) -> None:
     label = torch.tensor([2, -1, 0], device=backend.device)
     score = torch.tensor([NAN, NAN, 0.5], device=backend.device)
-    loss, grad = loss_and_grad(gfl_ops.quality_focal_loss, torch.zeros(3, 2, device=backend.device), (label, score))
-    assert loss.isfinite().all() and grad.isfinite().all()
+    for function in (gfl_ops.quality_focal_loss, gfl_ops.varifocal_loss, gfl_ops.soft_bce_loss):
+        loss, grad = loss_and_grad(function, torch.zeros(3, 2, device=backend.device), (label, score))
+        assert loss.isfinite().all() and grad.isfinite().all()
 
 
 @pytest.mark.parametrize("side", range(4))

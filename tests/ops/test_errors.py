@@ -26,6 +26,10 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
         "target": (torch.zeros(N, dtype=torch.int64), torch.rand(N)),
     },
     "sigmoid_focal_loss": lambda: {"pred": torch.randn(N, C), "target": torch.zeros(N, dtype=torch.int64)},
+    **{
+        op: lambda: {"pred": torch.randn(N, C), "target": (torch.zeros(N, dtype=torch.int64), torch.rand(N))}
+        for op in ("varifocal_loss", "soft_bce_loss")
+    },
     "distribution_focal_loss": lambda: {"pred": torch.randn(N, BINS), "target": torch.rand(N)},
     "integral": lambda: {"pred": torch.randn(N, 4 * BINS), "num_bins": BINS},
     "iou_loss": lambda: {"pred": torch.rand(N, 4), "target": torch.rand(N, 4)},
@@ -98,6 +102,8 @@ label, score = tensor(N, dtype=torch.int64), tensor(N)
 for op_, name_ in (
     ("quality_focal_loss", "pred"),
     ("sigmoid_focal_loss", "pred"),
+    ("varifocal_loss", "pred"),
+    ("soft_bce_loss", "pred"),
     ("distribution_focal_loss", "pred"),
     ("distribution_focal_loss", "target"),
     ("integral", "pred"),
@@ -120,7 +126,7 @@ for op_, name_ in (
     bad(op_, TypeError, rf"{name_} must be float32, .* got int64", **{name_: tensor(*shape_, dtype=torch.int64)})
     bad(op_, TypeError, rf"{name_} must be float32, .* got bool", **{name_: tensor(*shape_, dtype=torch.bool)})
 
-for op_ in ("quality_focal_loss", "sigmoid_focal_loss"):
+for op_ in ("quality_focal_loss", "sigmoid_focal_loss", "varifocal_loss", "soft_bce_loss"):
     bad(op_, ValueError, r"pred must be \(N, C\), got \(6,\)", pred=tensor(N))
     bad(op_, ValueError, r"pred must be \(N, C\), got \(2, 3, 4\)", pred=tensor(2, 3, 4))
 bad("quality_focal_loss", TypeError, r"target must be .* got list of 1", target=lambda: [label()])
@@ -187,6 +193,22 @@ bad("sigmoid_focal_loss", ValueError, r"weight must be .* 6, 3, got \(1, 3\)", w
 bad("sigmoid_focal_loss", ValueError, r"gamma must be .* got -2", gamma=-2.0)
 bad("sigmoid_focal_loss", ValueError, r"alpha must be .* got 1.5", alpha=1.5)
 bad("sigmoid_focal_loss", ValueError, r"alpha must be .* got -1", alpha=-1)
+
+for op_ in ("varifocal_loss", "soft_bce_loss"):
+    bad(op_, TypeError, r"target must be a tensor or \(label, score\), got int", target=3)
+    bad(op_, TypeError, r"target must be float32, .* got int64", target=label)
+    bad(op_, ValueError, r"target must be \(N, C\) = \(6, 3\), got \(6, 4\)", target=tensor(N, 4))
+    bad(op_, ValueError, r"label must be \(N,\) = \(6,\), got \(5,\)", target=lambda: (label()[:5], score()))
+    bad(op_, ValueError, r"score must be \(N,\) = \(6,\), got \(6, 1\)", target=lambda: (label(), score()[:, None]))
+    bad(op_, ValueError, r"target must not require grad", target=requiring_grad(N, C))
+    bad(op_, ValueError, r"weight must be .* 6, 3, got \(1, 3\)", weight=tensor(1, C))
+bad("varifocal_loss", ValueError, r"alpha must be .* got -1", alpha=-1)
+bad("varifocal_loss", ValueError, r"gamma must be .* got nan", gamma=float("nan"))
+bad("varifocal_loss", TypeError, r"iou_weighted must be True or False, got int", iou_weighted=1)
+bad("varifocal_loss", TypeError, r"detach_factor must be True or False, got str", detach_factor="yes")
+bad("soft_bce_loss", ValueError, r"class_weight must be \(C,\) = \(3,\), got \(6,\)", class_weight=tensor(N))
+bad("soft_bce_loss", TypeError, r"class_weight must be a tensor, got list", class_weight=[1.0] * C)
+bad("soft_bce_loss", ValueError, r"class_weight must not require grad", class_weight=requiring_grad(C))
 
 bad("distribution_focal_loss", ValueError, r".*pred.* must be 2 to 256, got 1$", pred=tensor(N, 1))
 bad("distribution_focal_loss", ValueError, r".*pred.* must be 2 to 256, got 257$", pred=tensor(N, 257))
@@ -392,6 +414,7 @@ def test_every_op_is_in_the_table() -> None:
     [
         ("quality_focal_loss", "weight"),
         ("sigmoid_focal_loss", "target"),
+        ("soft_bce_loss", "class_weight"),
         ("distribution_focal_loss", "target"),
         ("iou_loss", "target"),
         ("box_iou", "b"),
@@ -404,7 +427,8 @@ def test_every_op_is_in_the_table() -> None:
 def test_tensor_on_another_device(op: str, name: str) -> None:
     arguments = GOOD[op]()
     value = arguments.get(name)
-    arguments[name] = (value if isinstance(value, torch.Tensor) else torch.zeros(N)).to("meta")
+    missing = torch.zeros(C if name == "class_weight" else N)
+    arguments[name] = (value if isinstance(value, torch.Tensor) else missing).to("meta")
     with pytest.raises(ValueError, match=rf"^{op}: {name} must be on cpu.* got meta"):
         getattr(gfl_ops, op)(**arguments)
 
@@ -445,6 +469,7 @@ def test_the_reference_has_a_second_derivative() -> None:
     [
         (lambda: nn.QualityFocalLoss(use_sigmoid=False), "QualityFocalLoss: use_sigmoid must be True, got False"),
         (lambda: nn.SigmoidFocalLoss(use_sigmoid=False), "SigmoidFocalLoss: use_sigmoid must be True, got False"),
+        (lambda: nn.VarifocalLoss(use_sigmoid=False), "VarifocalLoss: use_sigmoid must be True, got False"),
         (lambda: nn.SigmoidFocalLoss(activated=True), "SigmoidFocalLoss: activated must be False, got True"),
         (lambda: nn.GIoULoss(reduction="avg"), "GIoULoss: reduction must be .* got 'avg'"),
         (lambda: nn.DistributionFocalLoss(reduction=None), "DistributionFocalLoss: reduction must be .* got None"),

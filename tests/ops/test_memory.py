@@ -20,6 +20,8 @@ OPS = [
     "quality_focal_loss",
     "quality_focal_loss none",
     "sigmoid_focal_loss",
+    "varifocal_loss",
+    "soft_bce_loss",
     "distribution_focal_loss",
     "integral",
     "integral of channels-last maps",

@@ -20,6 +20,10 @@ MODULES = [
     (nn.QualityFocalLoss, "quality_focal_loss-9x3", {"beta": 1.5}, {"beta": 1.5}),
     (nn.QualityFocalLoss, "quality_focal_loss-activated-beta2.0-mean", {"activated": True}, {"activated": True}),
     (nn.SigmoidFocalLoss, "sigmoid_focal_loss-9x3", {"gamma": 1.0, "alpha": 0.6}, {"gamma": 1.0, "alpha": 0.6}),
+    (nn.VarifocalLoss, "varifocal_loss-9x3", {"gamma": 1.0, "alpha": 0.6}, {"gamma": 1.0, "alpha": 0.6}),
+    (nn.VarifocalLoss, "varifocal_loss-dense-weight-None-mean", {"iou_weighted": False}, {"iou_weighted": False}),
+    (nn.VarifocalLoss, "varifocal_loss-9x3", {"detach_factor": True}, {"detach_factor": True}),
+    (nn.SoftBCELoss, "soft_bce_loss-9x3", {}, {}),
     (nn.DistributionFocalLoss, "distribution_focal_loss-7x17", {}, {}),
     (nn.IoULoss, "iou_loss-giou-mean", {"eps": 1e-4}, {"kind": "iou", "transform": "log", "eps": 1e-4}),
     (nn.IoULoss, "iou_loss-giou-mean", {"linear": True}, {"kind": "iou", "transform": "linear", "eps": 1e-6}),
@@ -76,6 +80,9 @@ def test_positional_arguments(cls: Any, row: str, made_with: dict[str, Any], mea
 MMDET_CONSTRUCTORS = {
     "QualityFocalLoss": "use_sigmoid=True, beta=2.0, reduction='mean', loss_weight=1.0, activated=False",
     "SigmoidFocalLoss": "use_sigmoid=True, gamma=2.0, alpha=0.25, reduction='mean', loss_weight=1.0, activated=False",
+    "VarifocalLoss": "use_sigmoid=True, alpha=0.75, gamma=2.0, iou_weighted=True, reduction='mean', loss_weight=1.0, "
+    "detach_factor=False",
+    "SoftBCELoss": "reduction='mean', loss_weight=1.0, class_weight=None",
     "DistributionFocalLoss": "reduction='mean', loss_weight=1.0",
     "IoULoss": "linear=False, eps=1e-06, reduction='mean', loss_weight=1.0, mode='log'",
     "GIoULoss": "eps=1e-06, reduction='mean', loss_weight=1.0",
@@ -101,6 +108,16 @@ def test_repr_shows_what_was_chosen() -> None:
 def test_pickle(name: str) -> None:
     module = getattr(gfl_ops, name)()
     assert repr(pickle.loads(pickle.dumps(module))) == repr(module)
+
+
+def test_class_weight_moves_with_the_module_and_is_no_parameter(backend) -> None:
+    inputs = BY_ID["soft_bce_loss-9x3"].inputs(torch.float64, backend.device)
+    module = nn.SoftBCELoss(class_weight=[0.5, 1.0, 2.0]).to(backend.device, torch.float64)
+    weight = module.class_weight
+    assert weight is not None and weight.dtype == torch.float64 and weight.device.type == backend.device
+    assert list(module.state_dict()) == [] and list(module.parameters()) == []
+    got = run(module, inputs, {}, ("pred",))
+    assert_same(got, truth("soft_bce_loss-9x3", inputs, class_weight=weight))
 
 
 def test_an_attribute_changed_later_counts() -> None:

@@ -133,6 +133,32 @@ def sigmoid_focal_loss(call: Call) -> dict[str, Any]:
     )
 
 
+def soft_bce_loss(call: Call) -> dict[str, Any]:
+    rows, cols = call.rows, call.cols
+    shape = call.draw(st.sampled_from([(rows,), (rows, 1), (rows, cols), (rows * cols,)]))
+    index = call.draw(st.booleans())
+    labels, scores = call.labels(rows, cols), call.other(rows)
+    return call.reduction(
+        {
+            "pred": call.floats(rows, cols, low=-6, high=6),
+            "target": (labels, scores) if index else call.other(rows, cols),
+            "weight": call.maybe(lambda: call.other(*shape)),
+            "class_weight": call.maybe(lambda: call.other(cols)),
+        }
+    )
+
+
+def varifocal_loss(call: Call) -> dict[str, Any]:
+    arguments = soft_bce_loss(call)
+    del arguments["class_weight"]
+    return arguments | {
+        "alpha": call.draw(st.floats(0.0, 2.0)),
+        "gamma": call.some(st.just(2.0), st.floats(0.0, 4.0)),
+        "iou_weighted": call.draw(st.booleans()),
+        "detach_factor": call.draw(st.booleans()),
+    }
+
+
 def distribution_focal_loss(call: Call) -> dict[str, Any]:
     lead = call.draw(st.sampled_from([(call.rows,), (call.rows, 3), (2, 2, 3), ()]))
     first = call.draw(st.sampled_from([0.0, -2.0, 0.5]))
@@ -233,6 +259,8 @@ def distribution_box_loss(call: Call) -> dict[str, Any]:
 OPS: dict[str, Callable[[Call], dict[str, Any]]] = {
     "quality_focal_loss": quality_focal_loss,
     "sigmoid_focal_loss": sigmoid_focal_loss,
+    "varifocal_loss": varifocal_loss,
+    "soft_bce_loss": soft_bce_loss,
     "distribution_focal_loss": distribution_focal_loss,
     "integral": integral,
     "iou_loss": iou_loss,

@@ -39,6 +39,11 @@ def steps(dtype: torch.dtype) -> dict[str, tuple[torch.Tensor, Callable[[torch.T
             lambda x: gfl_ops.quality_focal_loss(x, (label, score), weight, reduction="none").sum(),
         ),
         "sigmoid_focal_loss": (logits, lambda x: gfl_ops.sigmoid_focal_loss(x, label, weight)),
+        "varifocal_loss": (logits, lambda x: gfl_ops.varifocal_loss(x, (label, score), weight)),
+        "soft_bce_loss": (
+            logits,
+            lambda x: gfl_ops.soft_bce_loss(x, (label, score), weight, class_weight=score[:CLASSES]),
+        ),
         "distribution_focal_loss": (bins, lambda x: gfl_ops.distribution_focal_loss(x, score.repeat(4) * 16)),
         "integral": (flat, lambda x: gfl_ops.integral(x).sum()),
         "integral of channels-last maps": (maps, lambda x: gfl_ops.integral(x).sum()),

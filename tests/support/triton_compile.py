@@ -111,7 +111,8 @@ class HeadCall:
             random_head.gradients(random_head.losses_of(gfl_ops.gfl_loss, head, strides=strides, **self.options), head)
             return
         labels = torch.zeros(2, sum(x.shape[2] * x.shape[3] for x in head.cls_scores), dtype=torch.int32)
-        loss = gfl_ops.multilevel_sigmoid_focal_loss(head.cls_scores, labels, **self.options)
+        target = (labels,) if self.op == "multilevel_sigmoid_focal_loss" else (labels, torch.zeros(labels.shape))
+        loss = getattr(gfl_ops, self.op)(head.cls_scores, *target, **self.options)
         torch.autograd.grad(2 * loss, head.cls_scores)
 
 
@@ -138,6 +139,17 @@ CALLS = [
     ),
     Call("sigmoid_focal_loss", "labels", lambda n: class_losses.focal(n, 80), ALL),
     Call("sigmoid_focal_loss", "dense", lambda n: class_losses.focal(n, 80, dense="soft"), ALL),
+    Call("varifocal_loss", "labels", lambda n: class_losses.scored(n, 80, weight="row"), ALL),
+    Call("varifocal_loss", "dense", lambda n: class_losses.scored(n, 80, dense=True), ALL, {"gamma": 1.5}),
+    Call(
+        "varifocal_loss",
+        "even-detached",
+        lambda n: class_losses.scored(n, 80),
+        ALL,
+        {"iou_weighted": False, "detach_factor": True},
+    ),
+    Call("soft_bce_loss", "labels", lambda n: class_losses.scored(n, 80, per_class=True), ALL),
+    Call("soft_bce_loss", "dense", lambda n: class_losses.scored(n, 80, dense=True), ALL),
     Call("distribution_focal_loss", "17", lambda n: distributions.dfl(n, weight=True)),
     Call("distribution_focal_loss", "17-none", lambda n: distributions.dfl(n, weight=True), (), {"reduction": "none"}),
     Call(
@@ -184,6 +196,8 @@ CALLS = [
     HeadCall("multilevel_sigmoid_focal_loss", "maps-gamma1.5", wide=ALL, options={"gamma": 1.5}),
     HeadCall("multilevel_sigmoid_focal_loss", "channels-last", case_maker.channels_last, ALL),
     HeadCall("multilevel_sigmoid_focal_loss", "one-class", wide=ALL, channels={"classes": 1}),
+    HeadCall("multilevel_varifocal_loss", "maps", wide=ALL),
+    HeadCall("multilevel_soft_bce_loss", "channels-last", case_maker.channels_last, ALL),
 ]
 QUICK = ("quality_focal_loss-labels", "distribution_focal_loss-17", "integral-map", "iou_loss-giou", "box_iou-aligned")
 QUICK += ("generalized_focal_loss-17", "distribution_box_loss-giou", "gfl_loss-giou")

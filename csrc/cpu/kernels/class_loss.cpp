@@ -1,4 +1,4 @@
-// Quality focal and sigmoid focal loss over (rows, classes), tile by tile. A tile is a block of rows and classes that
+// The dense classification losses over (rows, classes), tile by tile. A tile is a block of rows and classes that
 // fits the first cache, laid out along whichever axis is the denser one in memory, so that channels-last and transposed
 // logits run at the same speed as rows.
 //
@@ -163,7 +163,7 @@ class ClassLoss {
     const gfl_matrix& upstream = op.grad_loss;
     const bool one_upstream = upstream.data && upstream.row_stride == 0 && upstream.col_stride == 0;
     if (one_upstream) scale_ *= static_cast<double>(*static_cast<const T*>(upstream.data));
-    weighted_ = op.weight.data || (upstream.data && !one_upstream);
+    weighted_ = op.weight.data || op.class_weights || (upstream.data && !one_upstream);
     want_loss_ = pass == Pass::kForward;
     want_grad_ = op.grad.data != nullptr;
     const bool summed = op.reduction.mode == GFL_REDUCE_SUM;
@@ -337,6 +337,7 @@ class ClassLoss {
     if (weighted_) {
       T weight[kTile];
       if (op_.weight.data) multiply(op_.weight, tile, weight, loss, grad);
+      if (op_.class_weights) multiply(of_classes(), tile, weight, loss, grad);
       const gfl_matrix& upstream = op_.grad_loss;
       if (upstream.data && (upstream.row_stride != 0 || upstream.col_stride != 0)) {
         multiply(upstream, tile, weight, loss, grad);
@@ -367,6 +368,8 @@ class ClassLoss {
     }
     return 0;
   }
+
+  gfl_matrix of_classes() const { return {const_cast<void*>(op_.class_weights), DtypeOf<T>::code, 0, 1}; }
 
   static void multiply(const gfl_matrix& m, const Tile& tile, T* buffer, T* loss, T* grad) {
     load_tile(m, tile, buffer);
@@ -400,12 +403,22 @@ int with_exponent(int32_t formula, Exponent exponent, double alpha, const Run& r
       run(SigmoidFocal<Exponent>{exponent, alpha}, impossible);
       return GFL_OK;
     default:
-      return fail(GFL_ERROR_ARGUMENT, "unknown class loss formula %d", formula);
+      run(Varifocal<Exponent>{exponent, alpha, (formula & GFL_VARIFOCAL_EVEN) != 0,
+                              (formula & GFL_VARIFOCAL_DETACHED) != 0},
+          impossible);
+      return GFL_OK;
   }
 }
 
 template <class T, class Run>
 int with_formula(int32_t formula, double exponent, double alpha, const Run& run) {
+  if (formula < 0 || formula >= GFL_CLASS_FORMULAS) {
+    return fail(GFL_ERROR_ARGUMENT, "unknown class loss formula %d", formula);
+  }
+  if (formula == GFL_SOFT_CROSS_ENTROPY) {
+    run(SoftCrossEntropy{}, -static_cast<T>(HUGE_VAL));
+    return GFL_OK;
+  }
   if (exponent == 2.0) return with_exponent<T>(formula, Square{}, alpha, run);
   return with_exponent<T>(formula, Power{exponent}, alpha, run);
 }

@@ -27,6 +27,9 @@ from .elementary import (
 QUALITY_FOCAL = tl.constexpr(0)
 QUALITY_FOCAL_PROBABILITY = tl.constexpr(1)
 SIGMOID_FOCAL = tl.constexpr(2)
+SOFT_CROSS_ENTROPY = tl.constexpr(3)
+VARIFOCAL = tl.constexpr(4)  # the first of its forms; every other one is even
+VARIFOCAL_DETACHED = tl.constexpr(6)  # this one and the next
 
 
 @triton.jit
@@ -127,13 +130,74 @@ def sigmoid_focal_dense(x, target, gamma, alpha, SQUARE: tl.constexpr):
 
 
 @triton.jit
+def soft_cross_entropy_negative(x):
+    """Of x as it was loaded."""
+    p, _, e, slope = sigmoid_parts(x)
+    return softplus(widened(x), e, slope), p
+
+
+@triton.jit
+def soft_cross_entropy_dense(x, target):
+    p, q, e, slope = sigmoid_parts(x)
+    return bce_with_logits(x, target, e, slope), p * (1.0 - target) - q * target
+
+
+@triton.jit
+def varifocal_negative(x, gamma, alpha, FORMULA: tl.constexpr, SQUARE: tl.constexpr):
+    """Of x as it was loaded."""
+    p, q, e, slope = sigmoid_parts(x)
+    x = widened(x)
+    factor = alpha * modulation_of_sigmoid(x, p, e, slope, gamma, SQUARE)
+    bce = softplus(x, e, slope)
+    if FORMULA >= VARIFOCAL_DETACHED:
+        return factor * bce, factor * p
+    else:
+        return factor * bce, factor * tl.fma(q * capped(bce), 2.0 if SQUARE else gamma, p)
+
+
+@triton.jit
+def varifocal_dense(x, target, gamma, alpha, FORMULA: tl.constexpr, SQUARE: tl.constexpr):
+    p, q, e, slope = sigmoid_parts(x)
+    d = p * (1.0 - target) - q * target
+    distance = tl.abs(d)
+    bce = bce_with_logits(x, target, e, slope)
+    factor = modulation(distance, gamma, SQUARE)
+    grad = factor * d
+    if FORMULA < VARIFOCAL_DETACHED:
+        steep = modulation_slope(distance, gamma, SQUARE) * (p * q * capped(bce))
+        grad = grad + signed(steep, d)
+    of_positive, grad_of_positive = weighed(bce, d, target, FORMULA)
+    positive = target > 0.0
+    return tl.where(positive, of_positive, alpha * (factor * bce)), tl.where(positive, grad_of_positive, alpha * grad)
+
+
+@triton.jit
+def varifocal_positive(x, score, FORMULA: tl.constexpr):
+    bce, d = soft_cross_entropy_dense(x, score)
+    return weighed(bce, d, score, FORMULA)
+
+
+@triton.jit
+def weighed(bce, d, target, FORMULA: tl.constexpr):
+    """A factor of 0 leaves nothing of an infinite loss."""
+    if FORMULA % 2 == 1:
+        return bce, d
+    else:
+        return target * tl.where(target == 0.0, capped(bce), bce), target * d
+
+
+@triton.jit
 def dense(x, target, exponent, alpha, FORMULA: tl.constexpr, SQUARE: tl.constexpr):
     if FORMULA == QUALITY_FOCAL:
         return quality_focal_dense(x, target, exponent, SQUARE)
     elif FORMULA == QUALITY_FOCAL_PROBABILITY:
         return quality_focal_probability_dense(x, target, exponent, SQUARE)
-    else:
+    elif FORMULA == SIGMOID_FOCAL:
         return sigmoid_focal_dense(x, target, exponent, alpha, SQUARE)
+    elif FORMULA == SOFT_CROSS_ENTROPY:
+        return soft_cross_entropy_dense(x, target)
+    else:
+        return varifocal_dense(x, target, exponent, alpha, FORMULA, SQUARE)
 
 
 @triton.jit
@@ -143,13 +207,19 @@ def negative(x, exponent, alpha, FORMULA: tl.constexpr, SQUARE: tl.constexpr):
     elif FORMULA == QUALITY_FOCAL_PROBABILITY:
         p = widened(x)
         return quality_focal_probability_dense(p, tl.zeros_like(p), exponent, SQUARE)
-    else:
+    elif FORMULA == SIGMOID_FOCAL:
         return sigmoid_focal_negative(x, exponent, alpha, SQUARE)
+    elif FORMULA == SOFT_CROSS_ENTROPY:
+        return soft_cross_entropy_negative(x)
+    else:
+        return varifocal_negative(x, exponent, alpha, FORMULA, SQUARE)
 
 
 @triton.jit
 def positive(x, score, exponent, alpha, FORMULA: tl.constexpr, SQUARE: tl.constexpr):
     if FORMULA == SIGMOID_FOCAL:
         return sigmoid_focal_positive(x, exponent, alpha, SQUARE)
+    elif FORMULA >= VARIFOCAL:
+        return varifocal_positive(x, score, FORMULA)
     else:
         return dense(x, score, exponent, alpha, FORMULA, SQUARE)

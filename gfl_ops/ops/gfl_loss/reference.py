@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..._reduce import FLOAT32_EPS
+from .._class_targets import side_by_side
 from ..atss_assign.reference import OUTSIDE, anchor_grid, atss_assign
 from ..distribution_box_loss.reference import distribution_box_loss
-from ..multilevel_sigmoid_focal_loss.reference import side_by_side
 from ..quality_focal_loss.reference import quality_focal_loss
 from .types import Losses, Options, PaddedTargets
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ... import _check, _reduce
 from ..._dispatch import kernels_for
+from .._class_targets import check_maps
 from . import native, reference
 
 _OP = "multilevel_sigmoid_focal_loss"
@@ -45,20 +46,10 @@ def multilevel_sigmoid_focal_loss(
         >>> labels[0, 7] = 3
         >>> multilevel_sigmoid_focal_loss(preds, labels, avg_factor=1.0).backward()
     """
-    _check.levels(_OP, "preds", preds)
-    first = preds[0]
-    for i, pred in enumerate(preds):
-        _check.floating(_OP, f"preds[{i}]", pred)
-        if pred.ndim != 4:
-            raise ValueError(f"{_OP}: preds[{i}] must be (B, C, H, W), got {tuple(pred.shape)}")
-        _check.map_like(_OP, f"preds[{i}]", pred, first, (*first.shape[:2], *pred.shape[2:]), "(B, C, H, W)")
-    anchors = sum(pred.shape[2] * pred.shape[3] for pred in preds)
-    _check.labels(_OP, "labels", labels, first, (first.shape[0], anchors), "(B, A)")
+    check_maps(_OP, preds, labels, reduction, avg_factor)
     _check.number(_OP, "gamma", gamma, 0)
     _check.number(_OP, "alpha", alpha, 0, 1)
-    _check.choice(_OP, "reduction", reduction, ("mean", "sum"))
-    _check.reduction(_OP, reduction, avg_factor, first)
 
-    run = kernels_for(_OP, first, native) or reference
+    run = kernels_for(_OP, preds[0], native) or reference
     loss = run.multilevel_sigmoid_focal_loss(preds, labels, gamma, alpha, reduction, avg_factor)
     return _reduce.weighted(loss, _loss_weight)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from .._formulas import widen
+from .._class_targets import side_by_side
 from ..atss_assign.reference import OUTSIDE
 from ..sigmoid_focal_loss.reference import sigmoid_focal_loss
 
@@ -23,8 +22,3 @@ def multilevel_sigmoid_focal_loss(
     logits = side_by_side(preds).flatten(0, 1)  # (B * A, C)
     label = labels.flatten()
     return sigmoid_focal_loss(logits, label, (label != OUTSIDE).to(logits.dtype), gamma, alpha, reduction, avg_factor)
-
-
-def side_by_side(maps: Sequence[Tensor]) -> Tensor:
-    """(B, C, H, W) of each level as one (B, A, C)."""
-    return torch.cat([widen(x).flatten(2).mT for x in maps], 1)

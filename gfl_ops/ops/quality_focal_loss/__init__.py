@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ... import _check, _reduce
 from ..._dispatch import kernels_for
+from .._class_targets import check_pred, check_target
 from . import native, reference
 
 _OP = "quality_focal_loss"
@@ -60,29 +61,13 @@ def quality_focal_loss(
 def _check_arguments(
     pred: Any, target: Any, weight: Any, beta: Any, activated: Any, reduction: Any, avg_factor: Any
 ) -> None:
-    _check.floating(_OP, "pred", pred)
-    if pred.ndim != 2:
-        raise ValueError(f"{_OP}: pred must be (N, C), got {tuple(pred.shape)}")
-    rows = pred.shape[:1]
-    if isinstance(target, Tensor):
-        _check.companion(_OP, "target", target, pred, pred.shape, "(N, C)")
-    elif isinstance(target, (tuple, list)) and len(target) == 2:
-        label, score = target
-        _check.labels(_OP, "label", label, pred, rows, "(N,)")
-        _check.companion(_OP, "score", score, pred, rows, "(N,)")
-    else:
-        raise TypeError(f"{_OP}: target must be a tensor or (label, score), got {_what(target)}")
+    check_pred(_OP, pred)
+    check_target(_OP, target, pred)
     if weight is not None:
-        _check.companion(_OP, "weight", weight, pred, rows, "(N,)")
+        _check.companion(_OP, "weight", weight, pred, pred.shape[:1], "(N,)")
     _check.number(_OP, "beta", beta, 0)
     _check.flag(_OP, "activated", activated)
     _check.reduction(_OP, reduction, avg_factor, pred)
 
 
 _checked = _check.Checked(_check_arguments)
-
-
-def _what(target: object) -> str:
-    if isinstance(target, (tuple, list)):
-        return f"{type(target).__name__} of {len(target)}"
-    return type(target).__name__

@@ -29,4 +29,4 @@ def quality_focal_loss(
     weight = _arguments.vector(weight, pred)
     formula = QUALITY_FOCAL_PROBABILITY if activated else QUALITY_FOCAL
     reduced = _arguments.reduction(reduction, avg_factor, pred, pred.shape[0], loss_weight)
-    return loss((pred,), *reduced, dense, labels, scores, weight, formula, float(beta), 0.0)
+    return loss((pred,), *reduced, dense, labels, scores, weight, None, formula, float(beta), 0.0)

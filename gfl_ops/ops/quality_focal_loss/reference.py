@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..._reduce import reduce_loss
+from .._class_targets import score_at_label
 from .._formulas import abs_power, bce_of_probability, bce_with_logits, sigmoid_pair, widen
 
 
@@ -19,15 +20,9 @@ def quality_focal_loss(
     activated: bool = False,
 ) -> Tensor:
     x = widen(pred)
-    t = (target if isinstance(target, Tensor) else _quality_at_label(*target, pred.shape[1])).to(x.dtype)
+    t = (target if isinstance(target, Tensor) else score_at_label(*target, pred.shape[1])).to(x.dtype)
     loss = _of_probability(x, t, beta) if activated else _of_logit(x, t, beta)
     return reduce_loss(loss.sum(1), weight, reduction, avg_factor)
-
-
-def _quality_at_label(label: Tensor, score: Tensor, num_classes: int) -> Tensor:
-    """(N, C): the score at each positive's own class, 0 elsewhere; a label outside [0, C) is background."""
-    classes = torch.arange(num_classes, device=label.device)
-    return torch.where(label[:, None] == classes, score[:, None], 0.0)
 
 
 def _of_logit(x: Tensor, t: Tensor, beta: float) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ... import _check, _reduce
 from ..._dispatch import kernels_for
+from .._class_targets import by_row_or_element, check_pred, check_weight
 from . import native, reference
 
 _OP = "sigmoid_focal_loss"
@@ -49,7 +50,7 @@ def sigmoid_focal_loss(
     """
     _checked(pred, target, weight, gamma, alpha, reduction, avg_factor)
     if weight is not None:
-        weight = _by_row_or_element(weight, pred)
+        weight = by_row_or_element(weight, pred)
     kernels = kernels_for(_OP, pred, native)
     if kernels is not None:
         return kernels.sigmoid_focal_loss(pred, target, weight, gamma, alpha, reduction, avg_factor, _loss_weight)
@@ -60,39 +61,17 @@ def sigmoid_focal_loss(
 def _check_arguments(
     pred: Any, target: Any, weight: Any, gamma: Any, alpha: Any, reduction: Any, avg_factor: Any
 ) -> None:
-    _check.floating(_OP, "pred", pred)
-    if pred.ndim != 2:
-        raise ValueError(f"{_OP}: pred must be (N, C), got {tuple(pred.shape)}")
+    check_pred(_OP, pred)
     _check.tensor(_OP, "target", target)
     if target.is_floating_point():
         _check.companion(_OP, "target", target, pred, pred.shape, "(N, C)")
     else:
         _check.labels(_OP, "target", target, pred, pred.shape[:1], "(N,)")
     if weight is not None:
-        _check_weight(weight, pred)
+        check_weight(_OP, weight, pred)
     _check.number(_OP, "gamma", gamma, 0)
     _check.number(_OP, "alpha", alpha, 0, 1)
     _check.reduction(_OP, reduction, avg_factor, pred)
 
 
-def _check_weight(weight: Any, pred: Tensor) -> None:
-    _check.floating(_OP, "weight", weight)
-    _check.detached(_OP, "weight", weight)
-    _check.same_device(_OP, "weight", weight, pred)
-    rows, cols = pred.shape
-    if weight.shape not in ((rows,), (rows, cols), (rows, 1), (rows * cols,)):
-        raise ValueError(
-            f"{_OP}: weight must be (N,), (N, 1), (N, C) or (N * C,) with N, C = {rows}, {cols}, "
-            f"got {tuple(weight.shape)}"
-        )
-
-
 _checked = _check.Checked(_check_arguments)
-
-
-def _by_row_or_element(weight: Tensor, pred: Tensor) -> Tensor:
-    """(N,) or (N, C)"""
-    rows = pred.shape[0]
-    if weight.shape in ((rows,), pred.shape):
-        return weight
-    return weight[:, 0] if weight.shape == (rows, 1) else weight.reshape(pred.shape)

@@ -30,4 +30,4 @@ def sigmoid_focal_loss(
     reduced = _arguments.reduction(
         reduction, avg_factor, pred, pred.numel(), loss_weight, unreduced=_arguments.ELEMENTS
     )
-    return loss((pred,), *reduced, dense, labels, None, weight, SIGMOID_FOCAL, float(gamma), float(alpha))
+    return loss((pred,), *reduced, dense, labels, None, weight, None, SIGMOID_FOCAL, float(gamma), float(alpha))

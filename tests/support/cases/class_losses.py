@@ -1,4 +1,4 @@
-"""Rows of quality focal loss and sigmoid focal loss."""
+"""Rows of the dense classification losses."""
 
 from __future__ import annotations
 
@@ -136,3 +136,56 @@ for layout_ in MATRIX_LAYOUTS:
     row("sigmoid_focal_loss", f"{layout_.__name__}", focal(19, 12, layout=layout_, weight="element"))
     row("sigmoid_focal_loss", f"{layout_.__name__}-none", focal(19, 12, layout=layout_), reduction="none")
 row("sigmoid_focal_loss", "dense-transposed", focal(19, 12, layout=transposed, dense="soft"), reduction="sum")
+
+
+def scored(rows, cols, *, label=torch.int64, dense=False, layout=contiguous, weight=None, per_class=False, avg=None):
+    """(label, score) or soft targets, with a weight of rows or elements."""
+
+    def build(make: Maker) -> dict[str, Any]:
+        pred = make.logits(rows, cols, mean=-1.0, layout=layout)
+        target = make.soft_targets(rows, cols) if dense else (make.labels(rows, cols, label), make.scores(rows))
+        inputs = {"pred": pred, "target": target}
+        if per_class:
+            inputs["class_weight"] = make.weights(cols)
+        shapes = {"row": (rows,), "column": (rows, 1), "element": (rows, cols), "flat": (rows * cols,)}
+        return with_weight(make, inputs, make.weights(*shapes[weight]) if weight else None, avg)
+
+    return build
+
+
+for op_ in ("varifocal_loss", "soft_bce_loss"):
+    for rows_, cols_ in ((0, 80), (1, 1), (17, 80), (9, 3), (6, 81), (65, 16), (130, 1)):
+        row(op_, f"{rows_}x{cols_}", scored(rows_, cols_))
+    row(op_, "5x0", scored(5, 0))
+    row(op_, "3001x80", scored(3001, 80, weight="row"), avg_factor=50.0, large=True)
+    for weight_, reduction_ in itertools.product((None, "row", "column", "element", "flat"), REDUCTIONS):
+        name_ = f"weight-{weight_}-{reduction_}"
+        row(op_, name_, scored(9, 5, weight=weight_), reduction=reduction_)
+        row(op_, f"dense-{name_}", scored(9, 5, weight=weight_, dense=True), reduction=reduction_)
+    row(op_, "avg-0-d", scored(9, 5, weight="row", avg="0-d"))
+    row(op_, "avg-1-d", scored(9, 5, dense=True, weight="element", avg="1-d"))
+    row(op_, "avg-number", scored(9, 5), avg_factor=2.5)
+    for label_ in LABEL_DTYPES:
+        row(op_, f"label-{str(label_)[6:]}", scored(23, 5, label=label_), reduction="none")
+    for layout_ in MATRIX_LAYOUTS:
+        row(op_, f"{layout_.__name__}", scored(19, 12, layout=layout_, weight="element"))
+        row(op_, f"{layout_.__name__}-none", scored(19, 12, layout=layout_), reduction="none")
+        row(op_, f"dense-{layout_.__name__}", scored(19, 12, layout=layout_, dense=True))
+for gamma_, iou_weighted_, detached_ in itertools.product(EXPONENTS, (True, False), (True, False)):
+    for dense_ in (True, False):
+        options_ = {"gamma": gamma_, "iou_weighted": iou_weighted_, "detach_factor": detached_}
+        words_ = "dense-" * dense_ + f"gamma{gamma_}" + "-even" * (not iou_weighted_) + "-detached" * detached_
+        row(
+            "varifocal_loss",
+            words_,
+            scored(9, 5, dense=dense_),
+            **options_,
+            smooth=not detached_,  # finite differences know of no detached factor
+        )
+row("varifocal_loss", "alpha0.3", scored(9, 5), alpha=0.3)
+for dense_, weight_, reduction_ in itertools.product((False, True), (None, "row", "element"), REDUCTIONS):
+    name_ = "dense-" * dense_ + f"class_weight-{weight_}-{reduction_}"
+    row("soft_bce_loss", name_, scored(9, 5, dense=dense_, weight=weight_, per_class=True), reduction=reduction_)
+row("soft_bce_loss", "class_weight-transposed", scored(19, 12, layout=transposed, weight="row", per_class=True))
+row("soft_bce_loss", "class_weight-17x80", scored(17, 80, weight="row", per_class=True))
+row("soft_bce_loss", "class_weight-130x1", scored(130, 1, per_class=True))

@@ -144,7 +144,8 @@ void multilevel_class_loss(Random& random) {
   Maps second(dtype, batch, classes, levels, same, true);
 
   gfl_multilevel_class_loss op{};
-  op.formula = random.of<int32_t>({GFL_QUALITY_FOCAL, GFL_SIGMOID_FOCAL});
+  op.formula = random.of<int32_t>(
+      {GFL_QUALITY_FOCAL, GFL_SIGMOID_FOCAL, GFL_SOFT_CROSS_ENTROPY, GFL_VARIFOCAL, GFL_CLASS_FORMULAS - 1});
   op.exponent = random.of({2.0, 2.0, 1.5});
   op.alpha = 0.25;
   op.batch = batch;
@@ -152,7 +153,7 @@ void multilevel_class_loss(Random& random) {
   op.levels = levels;
   op.pred = pred.view;
   op.labels = static_cast<const int32_t*>(labels.data());
-  op.scores = op.formula == GFL_QUALITY_FOCAL ? scores.data() : nullptr;
+  op.scores = op.formula == GFL_SIGMOID_FOCAL ? nullptr : scores.data();
   op.scale = random.between(0.1, 2.0);
   op.avg_factor = data_of(avg_factor);
   op.loss = loss.data();

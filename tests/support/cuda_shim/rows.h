@@ -10,7 +10,7 @@ void class_loss(Random& random) {
   const int32_t compute = compute_dtype(dtype);
   const int64_t rows = random.of<int64_t>({0, 1, 2, 7, 33, 65, 130, 520});
   const int64_t cols = random.of<int64_t>({1, 2, 3, 5, 16, 33, 80, 81});
-  const int32_t formula = random.below(3);
+  const int32_t formula = random.below(GFL_CLASS_FORMULAS);
   const bool focal = formula == GFL_SIGMOID_FOCAL;
   const Layout layout = random.of({Layout::kRows, Layout::kRows, Layout::kPadded, Layout::kColumns});
   const int64_t offset = random.below(4) == 0 ? 1 : 0;
@@ -35,8 +35,9 @@ void class_loss(Random& random) {
   if (spread < 2) weight_view.row_stride = 0;
   if (spread == 0) weight_view = {};
 
+  const MaybeBuffer class_weights = maybe_vector(random, compute, cols, 0.0, 2.0);
   const MaybeBuffer avg_factor = maybe_vector(random, compute, 1, 1.0, 9.0);
-  const gfl_reduction reduction = any_reduction(random, focal, avg_factor);
+  const gfl_reduction reduction = any_reduction(random, formula >= GFL_SIGMOID_FOCAL, avg_factor);
   Buffer loss(compute, loss_size(reduction, rows, cols));
   Buffer scratch = workspace(rows, cols);
   Matrix grad(dtype, rows, cols, random.coin() ? layout : Layout::kRows, offset);
@@ -59,6 +60,7 @@ void class_loss(Random& random) {
     if (!focal) op.scores = scores.data();
   }
   op.weight = weight_view;
+  op.class_weights = data_of(class_weights);
   op.reduction = reduction;
   op.loss = loss.data();
   op.workspace = scratch.data();
