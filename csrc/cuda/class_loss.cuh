@@ -18,28 +18,24 @@ inline Spread spread_of(const gfl_matrix& matrix, int64_t rows, int64_t cols) {
   return matrix.row_stride != 0 && rows > 1 ? Spread::kRows : Spread::kShared;
 }
 
-// weight times incoming gradient times the weight of the class, each of which may be absent.
+// weight times incoming gradient, each of which may be absent.
 template <class C>
 struct Factors {
   gfl_matrix weight;
   gfl_matrix grad_loss;
-  const C* class_weights;
   Spread spread;
 
-  Factors(const gfl_class_loss& op, bool backward)
-      : weight(op.weight), grad_loss(op.grad_loss), class_weights(static_cast<const C*>(op.class_weights)) {
+  Factors(const gfl_class_loss& op, bool backward) : weight(op.weight), grad_loss(op.grad_loss) {
     if (!backward) grad_loss.data = nullptr;
     const Spread of_weight = spread_of(weight, op.rows, op.cols);
     const Spread of_grad = spread_of(grad_loss, op.rows, op.cols);
     spread = of_weight < of_grad ? of_grad : of_weight;
-    if (class_weights && op.cols > 1) spread = Spread::kElements;
   }
 
   __device__ __forceinline__ C at(int64_t row, int64_t col) const {
     C factor = constant<C>(1.0);
     if (weight.data) factor = entry(weight, row, col);
     if (grad_loss.data) factor = factor * entry(grad_loss, row, col);
-    if (class_weights) factor = factor * class_weights[col];
     return factor;
   }
   // The one factor of Spread::kShared; 1 otherwise. An empty loss has no weight to read.
@@ -65,7 +61,8 @@ struct ClassArguments {
   bool long_labels;
   const C* scores;
   Factors<C> factors;
-  bool sum;  // LossSums or one of the next two
+  const C* class_weights;  // class_loss_strided.cuh alone knows them
+  bool sum;                // LossSums or one of the next two
   LossSums<C> sums;
   C* row_losses;
   C* element_losses;
@@ -82,6 +79,7 @@ struct ClassArguments {
         long_labels(op.labels_dtype == GFL_INT64),
         scores(static_cast<const C*>(op.scores)),
         factors(op, backward),
+        class_weights(static_cast<const C*>(op.class_weights)),
         sum(!backward && op.reduction.mode == GFL_REDUCE_SUM),
         sums{static_cast<double*>(op.workspace), {static_cast<C*>(op.loss), nullptr}, Scale<C>(op.reduction)},
         row_losses(!backward && op.reduction.mode == GFL_REDUCE_ROWS ? static_cast<C*>(op.loss) : nullptr),

@@ -22,8 +22,8 @@ bool flat(const gfl_class_loss& op) {
   const bool by_element = op.reduction.mode != GFL_REDUCE_ELEMENTS || aligned(op.loss, 16);
   const bool countable = op.cols < (int64_t{1} << 29) && op.rows < (int64_t{1} << 30) &&
                          op.rows * op.cols < (int64_t{1} << 30) * FlatTile<T>::kElements;
-  return countable && by_element && contiguous<T>(op.pred, op) && contiguous<T>(op.target, op) &&
-         contiguous<T>(op.grad, op);
+  return countable && by_element && op.class_weights == nullptr && contiguous<T>(op.pred, op) &&
+         contiguous<T>(op.target, op) && contiguous<T>(op.grad, op);
 }
 
 template <class T, class Formula, bool kDense, bool kLoss, bool kGrad>

@@ -1,4 +1,4 @@
-// Dense classification losses of any layout, and their per-row sums.
+// Dense classification losses of any layout, their per-row sums, and those with a weight of each class.
 //
 // 2^lane_bits neighbouring threads share a row where the columns lie side by side, one thread has it where the rows do, so
 // that neighbours read neighbours either way. A thread has several columns in flight at once.
@@ -96,7 +96,8 @@ class StridedColumns {
   // Writes what is wanted of the k-th of those columns, and returns its part of a sum.
   __device__ __forceinline__ C finish_term(const LossGrad<C>& term, const Places& at, int k) const {
     const int64_t further = static_cast<int64_t>(k) << lane_bits_;
-    const C factor = factors_differ_ ? op_.factors.at(row_, at.first + further) : row_factor_;
+    C factor = factors_differ_ ? op_.factors.at(row_, at.first + further) : row_factor_;
+    if (op_.class_weights) factor = factor * op_.class_weights[at.first + further];
     if (at.losses) at.losses[further] = term.loss * (factor * scale_);
     if (at.grad) at.grad[further * op_.grad_col_stride] = narrow<T>(term.grad * (factor * scale_));
     return term.loss * factor;
