@@ -81,7 +81,7 @@ class MultilevelClassLoss {
 }  // namespace
 
 int multilevel_class_loss(const gfl_multilevel_class_loss& op, Pass pass) {
-  if (op.formula != GFL_QUALITY_FOCAL && op.formula != GFL_SIGMOID_FOCAL) {
+  if (op.formula == GFL_QUALITY_FOCAL_PROBABILITY || op.formula < 0 || op.formula >= GFL_CLASS_FORMULAS) {
     return fail(GFL_ERROR_ARGUMENT, "maps must be logits");
   }
   return with_compute_type(op.pred.dtype, "pred", [&](auto zero) {
