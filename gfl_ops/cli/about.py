@@ -10,7 +10,7 @@ from typing import ClassVar
 from ..detector import build, get_config, list_models
 from ..detector.command.options import option, positional, read
 from ..detector.command.printing import print_json, progress, table
-from ..detector.command.running import EXIT_FAILED, Command
+from ..detector.command.running import EXIT_FAILED, IMAGES, Command
 from ..detector.command.shared import Split
 from ..detector.data import CheckReport, check, open_split
 
@@ -92,6 +92,6 @@ def _info(arguments: argparse.Namespace) -> int:
     return 0
 
 
-CHECK_DATA = Command("check-data", "check a data set for errors", (CheckDataOptions,), _check_data)
+CHECK_DATA = Command("check-data", "check a data set for errors", (CheckDataOptions,), _check_data, IMAGES)
 MODELS = Command("models", "list the models, with their recipes and published AP", (JsonOptions,), _models)
 INFO = Command("info", "show which kernels run on which device, and why", (JsonOptions,), _info)

@@ -22,7 +22,7 @@ from ..detector import (
 )
 from ..detector.command.options import option, positional, read
 from ..detector.command.printing import figure, print_json, table
-from ..detector.command.running import Command
+from ..detector.command.running import TRAINING, Command
 from ..detector.command.shared import set_threads
 from ..detector.config import AblationHeadConfig
 from ..detector.engine import TrainOptions, connect, train
@@ -174,5 +174,9 @@ def _finish(device: torch.device) -> None:
 
 
 COMMAND = Command(
-    "bench", "compare losses with the same training budget, or measure speed", (BenchOptions, TrainOptions), _bench
+    "bench",
+    "compare losses with the same training budget, or measure speed",
+    (BenchOptions, TrainOptions),
+    _bench,
+    TRAINING,
 )

@@ -10,7 +10,7 @@ from typing import ClassVar
 from ..detector import Detector
 from ..detector.command.options import option, positional, read
 from ..detector.command.printing import metrics_table, print_json, progress, table
-from ..detector.command.running import Command
+from ..detector.command.running import TRAINING, Command
 from ..detector.command.shared import DataOptions, DeviceOptions, Split, open_data, set_threads
 from ..detector.data import DetectionData
 from ..detector.engine import connect
@@ -69,4 +69,4 @@ def _show(result: Evaluation, model: Detector, data: DetectionData, options: Eva
         print(f"{name}: {path}")
 
 
-COMMAND = Command("eval", "compute COCO's metrics of a model on a data set", (EvalOptions,), _evaluate)
+COMMAND = Command("eval", "compute COCO's metrics of a model on a data set", (EvalOptions,), _evaluate, TRAINING)

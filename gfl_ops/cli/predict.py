@@ -15,7 +15,7 @@ from torch import Tensor
 from ..detector import Detector, GFLHeadConfig
 from ..detector.command.options import option, positional, read
 from ..detector.command.printing import print_json, progress
-from ..detector.command.running import Command
+from ..detector.command.running import IMAGES, Command
 from ..detector.command.shared import DeviceOptions, set_threads
 from ..detector.data import read_image
 from .weights import ModelOptions, load_model
@@ -155,5 +155,9 @@ def _unused_path(folder: Path, name: str, taken: set[Path]) -> Path:
 
 
 COMMAND = Command(
-    "predict", "detect objects in images, and draw them or print them as JSON", (PredictOptions,), _predict
+    "predict",
+    "detect objects in images, and draw them or print them as JSON",
+    (PredictOptions,),
+    _predict,
+    IMAGES,
 )

@@ -40,6 +40,6 @@ def load_model(weights: Path | None, options: ModelOptions) -> tuple[Detector, l
 def _newest_weights() -> Path:
     found = sorted(Path("runs").glob("*/checkpoints/best.safetensors"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise FileNotFoundError("no weights: --weights names a file; runs/ has none of a run of `gfl train`")
+        raise FileNotFoundError("no weights: give a file of them; runs/ has none of a run of `gfl train`")
     print(f"weights: {found[-1]}", file=sys.stderr)
     return found[-1]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from .command.options import option, read
 from .command.printing import metrics_table, print_json, progress
-from .command.running import Command, run
+from .command.running import TRAINING, Command, run
 from .command.shared import DataOptions, DeviceOptions, InputOptions, open_data, set_threads, with_input
 from .config import InputConfig, ModelConfig
 from .data import SYNTHETIC_SIZE, CocoDetection, DetectionData, check
@@ -177,6 +177,7 @@ COMMAND = Command(
     "train a detector; without options, the lite model on synthetic scenes",
     (RunOptions, TrainOptions),
     _train,
+    TRAINING,
 )
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ from gfl_ops.cli.bench import ablation_configs
 from gfl_ops.detector import build
 from gfl_ops.detector.data import SyntheticScenes
 from tests.support.blood_cells import bccd
+from tests.support.programs import environment
 
+EXTRAS = ("PIL", "tqdm", "safetensors", "pycocotools", "matplotlib", "onnx", "onnxscript", "onnxruntime")
 SHORT = ["--iterations", "2", "--batch-size", "2", "--short-side", "64", "--threads", "1", "--log-every", "1"]
 
 
@@ -34,8 +36,9 @@ def gfl(*arguments: object, folder: Path, status: int = 0, timeout: float = 300)
     """Through the console script beside this Python, or as a module where the package is not installed."""
     script = shutil.which("gfl", path=str(Path(sys.executable).parent))
     command = [script] if script is not None else [sys.executable, "-m", "gfl_ops.cli"]
+    command += map(str, arguments)
     done = subprocess.run(
-        [*command, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=timeout, check=False
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
     )
     assert done.returncode == status, f"{done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert "Traceback" not in done.stderr
@@ -118,7 +121,8 @@ def test_check_data_finds_what_is_broken(folder: Path, tmp_path: Path) -> None:
 
 def torchrun(*arguments: object, folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.Popen([*command, *map(str, arguments)], cwd=folder, stdout=subprocess.PIPE, text=True)
+    command += map(str, arguments)
+    return subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
@@ -166,7 +170,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "model": (["train", "--model", "gfl_r5_fpn"], "got 'gfl_r5_fpn'; did you mean gfl_r50_fpn?"),
     "data": (["train", "--data", "nowhere"], "gfl train: nowhere: there is no such folder"),
     "weights": (["eval", "nothing.safetensors"], "gfl eval: there is no file nothing.safetensors"),
-    "no weights": (["eval"], "gfl eval: no weights: --weights names a file; runs/ has none"),
+    "no weights": (["eval"], "gfl eval: no weights: give a file of them; runs/ has none"),
     "image": (["predict", "no*.jpg", "--json"], "no*.jpg: there is no such file, and nothing fits it as a pattern"),
     "nowhere to": (["predict", "x.jpg"], "--out DIR or --json says what to do"),
     "check": (["check-data", "nowhere"], "gfl check-data: nowhere: there is no such folder"),
@@ -192,6 +196,40 @@ def test_wrong_options_exit_with_2(arguments: list[str], capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2 and "usage: gfl" in capsys.readouterr().err
+
+
+def without_extras(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """As `pip install .` leaves it: modules of its extras are not found."""
+    program = f"""
+import sys
+from importlib.machinery import PathFinder
+
+class Bare(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name in {EXTRAS} else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Bare
+from gfl_ops.cli import main
+sys.exit(main())
+"""
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), check=False)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["info"], ["models"]], ids=" ".join)
+def test_what_needs_no_extra_runs_without(arguments: list[str], tmp_path: Path) -> None:
+    done = without_extras(*arguments, folder=tmp_path)
+    assert done.returncode == 0 and done.stderr == "" and done.stdout != ""
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "predict x.png --json", "bench speed", "check-data ."])
+def test_what_needs_an_extra_says_so_in_one_line(command: str, tmp_path: Path) -> None:
+    done = without_extras(*command.split(), folder=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"gfl {command.split()[0]}: needs PIL, tqdm")
+    assert line.endswith("; install them with: pip install 'gfl_ops[detector]'")
 
 
 def test_models_and_info(capsys: pytest.CaptureFixture[str]) -> None:

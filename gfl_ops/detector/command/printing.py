@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
@@ -16,6 +14,8 @@ def progress(text: str, total: int | None = None, *, quiet: bool = False, unit: 
     """A function that shows a progress bar on stderr while an iterable is used."""
 
     def wrap(items: Iterable[Any]) -> Iterable[Any]:
+        from tqdm import tqdm
+
         hidden = quiet or not sys.stderr.isatty()
         return tqdm(items, desc=text, total=total, disable=hidden, unit=unit, dynamic_ncols=True, leave=False)
 

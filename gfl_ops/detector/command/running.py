@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ EXIT_FAILED = 1  # it ran, and it found errors or failed
 EXIT_USAGE = 2  # it could not run: a wrong option, path, name or file
 EXIT_INTERRUPTED = 130
 
+# What `pip install .` leaves out and the extra `detector` has, by the names of their modules.
+IMAGES = ("PIL", "tqdm")
+TRAINING = (*IMAGES, "safetensors", "pycocotools", "matplotlib")
+
 
 @dataclass(frozen=True)
 class Command:
@@ -22,11 +27,18 @@ class Command:
     """Dataclasses of :func:`.options.option`."""
     run: Callable[[argparse.Namespace], int]
     """Reads the options with :func:`.options.read`; returns the exit code."""
+    needs: tuple[str, ...] = ()
+    """Modules of the extra ``detector``."""
 
 
 def run(commands: Sequence[Command], arguments: Sequence[str] | None = None) -> int:
     """Runs the command that the command line names, and returns its exit code."""
     parsed = _parser(commands).parse_args(arguments)
+    missing = [name for name in parsed.needs if importlib.util.find_spec(name) is None]
+    if missing:
+        wanted = f"needs {', '.join(missing)}; install them with: pip install 'gfl_ops[detector]'"
+        print(f"gfl {parsed.command}: {wanted}", file=sys.stderr)
+        return EXIT_USAGE
     try:
         return int(parsed.run(parsed))
     except KeyboardInterrupt:
@@ -48,7 +60,7 @@ def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
     for command in commands:
         subparser = subparsers.add_parser(command.name, help=command.summary, description=command.summary)
         subparser.add_argument("--traceback", action="store_true", help="show where an error came from")
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(run=command.run, needs=command.needs)
         for options in command.options:
             add_arguments(subparser, options)
     return parser

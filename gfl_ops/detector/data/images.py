@@ -1,4 +1,4 @@
-"""Image files to tensors."""
+"""Image files to tensors. Pillow is imported when it is used: without it, other rooms can still be imported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -19,6 +18,8 @@ class BadImage(ValueError):
 
 def read_image(path: Path) -> Tensor:
     """(3, H, W) uint8, RGB, rotated by its EXIF orientation, as OpenCV does."""
+    from PIL import Image, ImageOps
+
     try:
         with Image.open(path) as file:
             pixels = np.array(ImageOps.exif_transpose(file).convert("RGB"))
@@ -32,6 +33,8 @@ def read_image(path: Path) -> Tensor:
 
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) of what :func:`read_image` gives, from the file's header alone."""
+    from PIL import Image
+
     try:
         with Image.open(path) as file:
             width, height = file.size

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from tqdm import tqdm
 
 from ..checkpoint import write_atomically
 
@@ -31,6 +30,8 @@ class RunLog:
         for name in ("train.csv", "eval.csv"):
             _remove_after(folder / name, start)
         self.stream = None if quiet else stream
+        from tqdm import tqdm
+
         self.bar = tqdm(
             total=total,
             initial=start,
