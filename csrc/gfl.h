@@ -178,10 +178,18 @@ typedef enum gfl_eps_rule {
   GFL_EPS_ADD = 1    /* denominator + eps, as torchvision's losses */
 } gfl_eps_rule;
 
+/* When CIoU's shape term counts. */
+typedef enum gfl_alpha_rule {
+  GFL_ALPHA_HALF = 0,  /* where the IoU exceeds 0.5, as in mmdet */
+  GFL_ALPHA_ALWAYS = 1 /* as in torchvision */
+} gfl_alpha_rule;
+
 typedef struct gfl_iou_options {
-  int32_t iou_kind;  /* gfl_iou_kind */
-  int32_t transform; /* GFL_IOU only; the other kinds are linear */
-  int32_t eps_rule;  /* GFL_IOU and GFL_GIOU; DIoU and CIoU always add */
+  int32_t iou_kind;   /* gfl_iou_kind */
+  int32_t transform;  /* GFL_IOU only; the other kinds are linear */
+  int32_t eps_rule;   /* DIoU and CIoU always add to union, diagonal and heights; GFL_EPS_ADD: also to alpha's
+                        denominator, and without the clamps of enclosure and result */
+  int32_t alpha_rule; /* GFL_CIOU only */
   double eps;
 } gfl_iou_options;
 

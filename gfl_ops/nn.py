@@ -280,6 +280,8 @@ class GFLLoss(nn.Module):
         target_margin: float = 0.1,
         anchor_scale: float = 8.0,
         center_offset: float = 0.0,
+        eps_rule: str = "floor",
+        alpha_rule: str = "half",
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -293,6 +295,8 @@ class GFLLoss(nn.Module):
         self.target_margin = target_margin
         self.anchor_scale = anchor_scale
         self.center_offset = center_offset
+        self.eps_rule = eps_rule
+        self.alpha_rule = alpha_rule
 
     def forward(
         self,
@@ -317,6 +321,8 @@ class GFLLoss(nn.Module):
             target_margin=self.target_margin,
             anchor_scale=self.anchor_scale,
             center_offset=self.center_offset,
+            eps_rule=self.eps_rule,
+            alpha_rule=self.alpha_rule,
         )
 
     @staticmethod

@@ -24,6 +24,8 @@ def gfl_loss(
     loss_weights=(1.0, 2.0, 0.25),
     topk=9,
     iou_kind="giou",
+    eps_rule="floor",
+    alpha_rule="half",
     anchor_scale=8.0,
     center_offset=0.0,
     mean_over_ranks=lambda x: x,
@@ -66,7 +68,7 @@ def gfl_loss(
                 stride,
                 avg_factor,
                 beta,
-                iou_kind,
+                {"kind": iou_kind, "eps": 1e-6, "eps_rule": eps_rule, "alpha_rule": alpha_rule},
             )
         )
     loss_cls, loss_bbox, loss_dfl, weight_sums = (sum(x) for x in zip(*losses, strict=True))
@@ -75,7 +77,7 @@ def gfl_loss(
     return tuple(weight * loss for weight, loss in zip(loss_weights, parts, strict=True))
 
 
-def loss_of_level(anchors, cls_score, bbox_pred, labels, weights, boxes, stride, avg_factor, beta, iou_kind):
+def loss_of_level(anchors, cls_score, bbox_pred, labels, weights, boxes, stride, avg_factor, beta, iou_options):
     classes, channels = cls_score.shape[1], bbox_pred.shape[1]
     batch, bins = len(cls_score), channels // 4
     cls_score = cls_score.permute(0, 2, 3, 1).reshape(-1, classes)
@@ -90,7 +92,7 @@ def loss_of_level(anchors, cls_score, bbox_pred, labels, weights, boxes, stride,
         left, top, right, bottom = oracle_losses.integral(logits, num_bins=bins).unbind(1)
         decoded = torch.stack([x - left, y - top, x + right, y + bottom], 1)
         score[positive] = oracle_losses.box_iou(decoded.detach(), target, aligned=True)
-        loss_bbox = oracle_losses.iou_loss(decoded, target, weight, kind=iou_kind, eps=1e-6, avg_factor=1.0)
+        loss_bbox = oracle_losses.iou_loss(decoded, target, weight, avg_factor=1.0, **iou_options)
         edges = torch.cat([point - target[:, :2], target[:, 2:] - point], 1).clamp(min=0, max=bins - 1 - 0.1)
         loss_dfl = oracle_losses.distribution_focal_loss(
             logits.reshape(-1, bins),

@@ -183,12 +183,14 @@ def iou_loss(
     *,
     transform="linear",
     eps_rule="floor",
+    alpha_rule="half",
 ):
     overlap = _overlap(pred, target)
     union = _area(pred) + _area(target) - overlap
     add = eps_rule == "add"
     enclose_wh = torch.max(pred[:, 2:], target[:, 2:]) - torch.min(pred[:, :2], target[:, :2])
-    enclose_w, enclose_h = enclose_wh.clamp(min=0).unbind(-1)
+    free = add and kind in ("diou", "ciou")
+    enclose_w, enclose_h = (enclose_wh if free else enclose_wh.clamp(min=0)).unbind(-1)
     if kind == "iou":
         iou = (overlap / (union + eps if add else _at_least(union, 1e-6))).clamp(min=eps)
         loss = {"linear": 1 - iou, "square": 1 - iou**2, "log": -iou.log()}[transform]
@@ -212,9 +214,12 @@ def iou_loss(
             w1, h1 = pred[:, 2] - pred[:, 0], pred[:, 3] - pred[:, 1] + eps
             w2, h2 = target[:, 2] - target[:, 0], target[:, 3] - target[:, 1] + eps
             v = 4 / math.pi**2 * (torch.atan(w2 / h2) - torch.atan(w1 / h1)) ** 2
-            alpha = ((iou > 0.5) * v / (1 - iou + v)).detach()
+            alpha = (v / (1 - iou + v + (eps if add else 0.0))).detach()
+            if alpha_rule == "half":
+                alpha = (iou > 0.5) * alpha
             alpha = torch.where(v == 0, 0.0, alpha)  # 0 / 0 on identical boxes
-            loss = 1 - (diou - alpha * v).clamp(min=-1, max=1)
+            ciou = diou - alpha * v
+            loss = 1 - (ciou if add else ciou.clamp(min=-1, max=1))
     if weight is not None and weight.dim() > 1:
         weight = weight.mean(-1)
     return reduce(loss, weight, reduction, avg_factor)
@@ -224,12 +229,12 @@ def giou_loss(pred, target, weight=None, eps=1e-7, reduction="mean", avg_factor=
     return iou_loss(pred, target, weight, "giou", eps, reduction, avg_factor, eps_rule=eps_rule)
 
 
-def diou_loss(pred, target, weight=None, eps=1e-7, reduction="mean", avg_factor=None):
-    return iou_loss(pred, target, weight, "diou", eps, reduction, avg_factor)
+def diou_loss(pred, target, weight=None, eps=1e-7, reduction="mean", avg_factor=None, *, eps_rule="floor"):
+    return iou_loss(pred, target, weight, "diou", eps, reduction, avg_factor, eps_rule=eps_rule)
 
 
-def ciou_loss(pred, target, weight=None, eps=1e-7, reduction="mean", avg_factor=None):
-    return iou_loss(pred, target, weight, "ciou", eps, reduction, avg_factor)
+def ciou_loss(pred, target, weight=None, eps=1e-7, reduction="mean", avg_factor=None, **rules):
+    return iou_loss(pred, target, weight, "ciou", eps, reduction, avg_factor, **rules)
 
 
 # ---- the whole -----------------------------------------------------------------------------------
@@ -255,6 +260,7 @@ def distribution_box_loss(
     target_margin=0.1,
     reduction="mean",
     avg_factor=None,
+    **rules,
 ):
     """The lines that a GFL head runs on the positives of one level."""
     if not isinstance(stride, torch.Tensor):
@@ -271,7 +277,7 @@ def distribution_box_loss(
     left, top, right, bottom = integral(logits, num_bins=bins).unbind(1)
     x, y = points.unbind(1)
     boxes = torch.stack([x - left, y - top, x + right, y + bottom], 1)
-    iou = iou_loss(boxes, target, kind=iou_kind, eps=eps, reduction="none")
+    iou = iou_loss(boxes, target, kind=iou_kind, eps=eps, reduction="none", **rules)
     return (
         reduce(iou, weight, reduction, avg_factor),
         reduce(dfl, weight, reduction, avg_factor),

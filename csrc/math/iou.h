@@ -5,11 +5,14 @@
 //   GIoU  = IoU - (c - u) / c             c = area of the enclosing box
 //   DIoU  = IoU - rho2 / c2               rho2 = squared distance of the centres, c2 = squared diagonal of the enclosure
 //   CIoU  = DIoU - alpha v                v = (2 / pi)^2 (atan(tw / th) - atan(pw / ph))^2, alpha = v / (1 - IoU + v)
-//                                         (no gradient through alpha, which is 0 unless IoU > 0.5), clamped to [-1, 1]
+//                                         (no gradient through alpha, which is 0 unless IoU > 0.5, or always counts),
+//                                         clamped to [-1, 1]
 //
 // The gradient is the chain rule backwards: d loss -> d inter, d u, d c -> d of the sides -> d of the four corners.
 // Where a max or min ties, each side takes half; where a clamp is at its bound, the gradient passes (both as torch).
-// eps floors a denominator or is added to it; plain IoU floors its union by 1e-6 whatever eps is, as mmdet does.
+// eps floors a denominator or is added to it; plain IoU floors its union by 1e-6 whatever eps is, as mmdet does. DIoU and
+// CIoU add it to union, squared diagonal and heights under either rule; where the rule is to add, also to alpha's
+// denominator, and then nothing but the overlap is clamped, as in torchvision.
 #pragma once
 
 #include "../gfl.h"
@@ -93,21 +96,24 @@ GFL_FN Box<T> overlap_gradient(const Box<T>& p, const Box<T>& t, const Overlap<T
 // The box that encloses both.
 template <class T>
 struct Enclosure {
-  T raw_width, raw_height;
   T width, height;
+  T width_slope, height_slope;  // of the clamp
 
-  GFL_MEMBER Enclosure(const Box<T>& p, const Box<T>& t)
-      : raw_width(maximum(p.x2, t.x2) - minimum(p.x1, t.x1)),
-        raw_height(maximum(p.y2, t.y2) - minimum(p.y1, t.y1)),
-        width(clamped(raw_width)),
-        height(clamped(raw_height)) {}
+  GFL_MEMBER Enclosure(const Box<T>& p, const Box<T>& t, bool clamp = true)
+      : width(maximum(p.x2, t.x2) - minimum(p.x1, t.x1)),
+        height(maximum(p.y2, t.y2) - minimum(p.y1, t.y1)),
+        width_slope(clamp ? clamped_slope(width) : constant<T>(1.0)),
+        height_slope(clamp ? clamped_slope(height) : constant<T>(1.0)) {
+    width = clamp ? clamped(width) : width;
+    height = clamp ? clamped(height) : height;
+  }
 };
 
 template <class T>
 GFL_FN void add_enclosure_gradient(const Box<T>& p, const Box<T>& t, const Enclosure<T>& enclosure, T d_width,
                                    T d_height, Box<T>& grad) {
-  const T x = d_width * clamped_slope(enclosure.raw_width);
-  const T y = d_height * clamped_slope(enclosure.raw_height);
+  const T x = d_width * enclosure.width_slope;
+  const T y = d_height * enclosure.height_slope;
   grad.x1 = grad.x1 - x * minimum_slope(p.x1, t.x1);
   grad.y1 = grad.y1 - y * minimum_slope(p.y1, t.y1);
   grad.x2 = grad.x2 + x * maximum_slope(p.x2, t.x2);
@@ -177,8 +183,9 @@ template <class T>
 GFL_FN BoxLoss<T> distance_iou_loss(const Box<T>& p, const Box<T>& t, const gfl_iou_options& options) {
   const T one = constant<T>(1.0);
   const T eps = constant<T>(options.eps);
+  const bool add = options.eps_rule == GFL_EPS_ADD;
   const Overlap<T> overlap(p, t);
-  const Enclosure<T> enclosure(p, t);
+  const Enclosure<T> enclosure(p, t, !add);
   const T united = overlap.sum + eps;
   const T iou = overlap.area / united;
   const T diagonal = enclosure.width * enclosure.width + enclosure.height * enclosure.height + eps;
@@ -196,10 +203,14 @@ GFL_FN BoxLoss<T> distance_iou_loss(const Box<T>& p, const Box<T>& t, const gfl_
     const T angle = arctangent((t.x2 - t.x1) / (t.y2 - t.y1 + eps)) - arctangent(pw / ph);
     const T factor = constant<T>(0.40528473456935109);  // 4 / pi^2
     const T v = factor * (angle * angle);
-    const T alpha = select(iou > constant<T>(0.5), select(v > T(), v / (clamped(one - iou) + v), T()), T());
-    const T complete = iou - (rho / diagonal + alpha * v);
-    passed = select(complete >= -one, select(complete <= one, one, T()), T());
-    similarity = select(complete < -one, -one, select(complete > one, one, complete));
+    const T apart = clamped(one - iou) + (add ? eps : T());
+    const T least = options.alpha_rule == GFL_ALPHA_ALWAYS ? -constant<T>(HUGE_VAL) : constant<T>(0.5);
+    const T alpha = select(iou > least, select(v > T(), v / (apart + v), T()), T());
+    similarity = iou - (rho / diagonal + alpha * v);
+    if (!add) {
+      passed = select(similarity >= -one, select(similarity <= one, one, T()), T());
+      similarity = select(similarity < -one, -one, select(similarity > one, one, similarity));
+    }
     // loss holds + alpha v; d atan(pw / ph) = (ph d_pw - pw d_ph) / (pw^2 + ph^2)
     const T d_angle = -(alpha * factor * (angle + angle)) / (pw * pw + ph * ph);
     d_pw = d_angle * ph;

@@ -223,6 +223,7 @@ NAN_CASES = [
     "iou_loss-giou-none",
     "iou_loss-diou-none",
     "iou_loss-ciou-none",
+    "iou_loss-ciou-add-always-none",
     "generalized_focal_loss-beta2.0-none",
     "generalized_focal_loss-beta0.0-none",
     "distribution_box_loss-giou-none",
@@ -429,7 +430,9 @@ def test_touching_boxes_pull_at_each_other(backend) -> None:
     assert_same(grad[0], [0.0, 0.0, -0.25, 0.0], 1e-12)
 
 
-def test_ciou_of_identical_boxes_is_zero(backend) -> None:
+@pytest.mark.parametrize("alpha_rule", ["half", "always"])
+@pytest.mark.parametrize("eps_rule", ["floor", "add"])
+def test_ciou_of_identical_boxes_is_zero(eps_rule: str, alpha_rule: str, backend) -> None:
     boxes = torch.tensor([[0.0, 0.0, 3.0, 7.0], [1e3, 1e3, 1.3e3, 1.1e3]], device=backend.device)
-    loss, grad = loss_and_grad(gfl_ops.ciou_loss, boxes, boxes.clone())
+    loss, grad = loss_and_grad(gfl_ops.ciou_loss, boxes, boxes.clone(), eps_rule=eps_rule, alpha_rule=alpha_rule)
     assert loss.abs().max() < 1e-6 and grad.isfinite().all()

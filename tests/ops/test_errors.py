@@ -274,7 +274,13 @@ bad("iou_loss", ValueError, r"kind must be one of 'iou', .* got 'eiou'", kind="e
 bad("iou_loss", ValueError, r"transform must be one of 'linear', .* got 'exp'", kind="iou", transform="exp")
 bad("iou_loss", ValueError, r"transform 'log' .* got kind 'giou'", transform="log")
 bad("iou_loss", ValueError, r"eps_rule must be one of 'floor', .* got 'max'", eps_rule="max")
-bad("iou_loss", ValueError, r"eps_rule 'add' .* got kind 'ciou'", kind="ciou", eps_rule="add")
+bad("iou_loss", ValueError, r"alpha_rule must be one of 'half', 'always', got 'never'", kind="ciou", alpha_rule="never")
+bad("iou_loss", ValueError, r"alpha_rule 'always' needs kind 'ciou', got kind 'giou'", alpha_rule="always")
+for op_ in ("diou_loss", "ciou_loss", "distribution_box_loss"):
+    bad(op_, ValueError, r"eps_rule must be one of 'floor', .* got 'max'", eps_rule="max")
+for op_ in ("ciou_loss", "distribution_box_loss"):
+    bad(op_, ValueError, r"alpha_rule must be one of .* got None", alpha_rule=None)
+bad("distribution_box_loss", ValueError, r"alpha_rule 'always' needs kind 'ciou', got kind 'giou'", alpha_rule="always")
 bad("giou_loss", ValueError, r"eps_rule must be one of 'floor', .* got 'max'", eps_rule="max")
 bad(
     "giou_loss", ValueError, r"avg_factor must be .* an int of at most 64 bits, got an int of 71 bits", avg_factor=2**70

@@ -56,6 +56,7 @@ CASES = {
     "iou": (head(14, (6,)), {"iou_kind": "iou"}),
     "diou": (head(15, (6,)), {"iou_kind": "diou"}),
     "ciou": (head(16, (6,)), {"iou_kind": "ciou"}),
+    "another ciou": (head(16, (6,)), {"iou_kind": "ciou", "eps_rule": "add", "alpha_rule": "always"}),
     "two levels": (head(17, (6,), strides=(4, 32)), {"strides": (4, 32)}),
 }
 each_case = pytest.mark.parametrize("case", CASES)
@@ -352,7 +353,8 @@ def test_two_ranks_are_one_batch(backend, tmp_path: Path) -> None:
 
 def test_module(backend) -> None:
     inputs = head(51, (6, 6), classes=3, bins=8, valid=0.8).to(backend.device)
-    options = {"beta": 1.0, "loss_weights": (2.0, 1.0, 0.5), "topk": 5, "iou_kind": "diou", "center_offset": 0.5}
+    options = {"beta": 1.0, "loss_weights": (2.0, 1.0, 0.5), "topk": 5, "iou_kind": "ciou", "center_offset": 0.5}
+    options |= {"eps_rule": "add", "alpha_rule": "always"}
     module = GFLLoss(3, reg_max=7, **options)
     result = module(inputs.cls_scores, inputs.bbox_preds, inputs.targets, inputs.valid_shapes)
     expected = losses_of(gfl_loss, inputs, **options)

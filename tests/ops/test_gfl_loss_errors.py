@@ -66,6 +66,8 @@ ERRORS = [
     ({"valid_shapes": torch.zeros(2)}, ValueError, r"valid_shapes must be \(B, 2\) = \(2, 2\), got \(2,\)"),
     ({"topk": 0}, ValueError, r"topk must be in \[1, 32\].* got 0"),
     ({"iou_kind": "siou"}, ValueError, "iou_kind must be one of .* got 'siou'"),
+    ({"eps_rule": "max"}, ValueError, "eps_rule must be one of .* got 'max'"),
+    ({"alpha_rule": "always"}, ValueError, "alpha_rule 'always' needs kind 'ciou', got kind 'giou'"),
     ({"loss_weights": (1.0, 2.0)}, ValueError, r"loss_weights must be three numbers, got \(1.0, 2.0\)"),
     ({"beta": -1}, ValueError, "beta must be at least 0 .* got -1"),
 ]

@@ -202,14 +202,18 @@ def iou_loss(call: Call) -> dict[str, Any]:
     }
     if kind == "iou":
         arguments["transform"] = call.draw(st.sampled_from(["linear", "square", "log"]))
-    if kind in ("iou", "giou"):
-        arguments["eps_rule"] = call.draw(st.sampled_from(["floor", "add"]))
+    arguments |= iou_rules(call, kind)
     return call.reduction(arguments)
+
+
+def iou_rules(call: Call, kind: str) -> dict[str, Any]:
+    rules = {"eps_rule": call.draw(st.sampled_from(["floor", "add"]))}
+    return rules | {"alpha_rule": call.draw(st.sampled_from(["half", "always"]))} if kind == "ciou" else rules
 
 
 def one_kind_of_iou(call: Call) -> dict[str, Any]:
     arguments = iou_loss(call)
-    for name in ("kind", "transform", "eps_rule"):
+    for name in ("kind", "transform", "alpha_rule"):
         arguments.pop(name, None)
     return arguments
 
@@ -244,14 +248,15 @@ def generalized_focal_loss(call: Call) -> dict[str, Any]:
 def distribution_box_loss(call: Call) -> dict[str, Any]:
     shape = call.draw(st.sampled_from([(call.rows, 4 * call.bins), (call.rows, 4, call.bins)]))
     stride = call.some(st.sampled_from([1.0, 8, 128.0]), st.just("tensor"))
-    return call.reduction(
+    kind = call.draw(st.sampled_from(["iou", "giou", "diou", "ciou"]))
+    return iou_rules(call, kind) | call.reduction(
         {
             "edge_logits": call.floats(*shape, low=-5, high=5),
             "anchor_points": call.other(call.rows, 2, high=40),
             "target_boxes": call.boxes(call.rows, torch.float32),
             "weight": call.maybe(lambda: call.other(call.rows)),
             "stride": call.other(call.rows, low=1, high=9) if stride == "tensor" else stride,
-            "iou_kind": call.draw(st.sampled_from(["iou", "giou", "diou", "ciou"])),
+            "iou_kind": kind,
         }
     )
 

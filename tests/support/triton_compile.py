@@ -186,7 +186,7 @@ CALLS = [
         "ciou-none",
         lambda n: distributions.distribution_box_loss(n, weight=True),
         (),
-        {"stride": 8.0, "iou_kind": "ciou", "reduction": "none"},
+        {"stride": 8.0, "iou_kind": "ciou", "reduction": "none", "eps_rule": "add", "alpha_rule": "always"},
     ),
     HeadCall("gfl_loss", "giou", wide=ALL),
     HeadCall("gfl_loss", "channels-last", case_maker.channels_last, ALL[:2]),  # 68 half values are no whole 16 bytes

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from .distribution_focal_loss import dfl_share
-from .iou import FLOOR, LINEAR, UNION_FLOOR, box_loss, plain_iou
+from .iou import LINEAR, UNION_FLOOR, box_loss, plain_iou
 
 
 @triton.jit
@@ -18,10 +18,12 @@ def target_distance(point, border, side, most):
 
 
 @triton.jit
-def distribution_box(x, y, box, expectations, eps, KIND: tl.constexpr):
+def distribution_box(
+    x, y, box, expectations, eps, KIND: tl.constexpr, EPS_RULE: tl.constexpr, ALPHA_RULE: tl.constexpr
+):  # fmt: skip
     """(IoU loss, quality, decoded box, d loss / d expectation of each side)"""
     decoded = (x - expectations[0], y - expectations[1], x + expectations[2], y + expectations[3])
-    loss, _, grad = box_loss(decoded, box, eps, KIND, LINEAR, FLOOR)
+    loss, _, grad = box_loss(decoded, box, eps, KIND, LINEAR, EPS_RULE, ALPHA_RULE)
     quality = plain_iou(decoded, box, UNION_FLOOR)
     return loss, quality, decoded, (-grad[0], -grad[1], grad[2], grad[3])
 

@@ -20,6 +20,7 @@ SQUARED = tl.constexpr(1)
 LOG = tl.constexpr(2)
 FLOOR = tl.constexpr(0)
 ADD = tl.constexpr(1)
+ALWAYS = tl.constexpr(1)
 UNION_FLOOR = tl.constexpr(1e-6)
 FOUR_OVER_PI_SQUARED = tl.constexpr(0.40528473456935109)
 
@@ -89,9 +90,9 @@ def enclosure(p, t):
 
 
 @triton.jit
-def add_enclosure_gradient(p, t, raw_width, raw_height, d_width, d_height, grad):
-    x = d_width * clamped_slope(raw_width)
-    y = d_height * clamped_slope(raw_height)
+def add_enclosure_gradient(p, t, raw_width, raw_height, d_width, d_height, grad, CLAMPED: tl.constexpr = True):
+    x = d_width * clamped_slope(raw_width) if CLAMPED else d_width
+    y = d_height * clamped_slope(raw_height) if CLAMPED else d_height
     return (
         grad[0] - x * minimum_slope(p[0], t[0]),
         grad[1] - y * minimum_slope(p[1], t[1]),
@@ -152,25 +153,26 @@ def giou_loss(p, t, eps, EPS_RULE: tl.constexpr):
 
 
 @triton.jit
-def ciou_shape(p, t, iou, eps):
+def ciou_shape(p, t, iou, eps, EPS_RULE: tl.constexpr, ALPHA_RULE: tl.constexpr):
     """(alpha v, d / d pred's width, d / d pred's height); alpha carries no gradient."""
     p_width = p[2] - p[0]
     p_height = p[3] - p[1] + eps
     angle = arctangent(quotient(t[2] - t[0], t[3] - t[1] + eps)) - arctangent(quotient(p_width, p_height))
     v = FOUR_OVER_PI_SQUARED * (angle * angle)
-    counts = (iou > 0.5) & (v > 0.0)
-    alpha = tl.where(counts, quotient(v, tl.where(counts, clamped(1.0 - iou) + v, 1.0)), 0.0)
+    counts = (v > 0.0) if ALPHA_RULE == ALWAYS else (iou > 0.5) & (v > 0.0)
+    apart = clamped(1.0 - iou) + eps if EPS_RULE == ADD else clamped(1.0 - iou)
+    alpha = tl.where(counts, quotient(v, tl.where(counts, apart + v, 1.0)), 0.0)
     d_angle = quotient(-(alpha * FOUR_OVER_PI_SQUARED * (angle + angle)), p_width * p_width + p_height * p_height)
     return alpha * v, d_angle * p_height, -(d_angle * p_width)
 
 
 @triton.jit
-def distance_iou_loss(p, t, eps, KIND: tl.constexpr):
+def distance_iou_loss(p, t, eps, KIND: tl.constexpr, EPS_RULE: tl.constexpr, ALPHA_RULE: tl.constexpr):
     """DIoU, and CIoU with its shape term."""
     raw_width, raw_height, area, raw_union = overlap(p, t)
     around_width, around_height = enclosure(p, t)
-    width = clamped(around_width)
-    height = clamped(around_height)
+    width = around_width if EPS_RULE == ADD else clamped(around_width)
+    height = around_height if EPS_RULE == ADD else clamped(around_height)
     united = raw_union + eps
     iou = quotient(area, united)
     diagonal = width * width + height * height + eps
@@ -181,33 +183,34 @@ def distance_iou_loss(p, t, eps, KIND: tl.constexpr):
     d_union = quotient(iou, united)
     grad = overlap_gradient(p, t, raw_width, raw_height, quotient(-1.0, united) - d_union, d_union)
     d_diagonal = -quotient(distance, diagonal)
-    grad = add_enclosure_gradient(
-        p, t, around_width, around_height, d_diagonal * (width + width), d_diagonal * (height + height), grad
-    )
+    d_width = d_diagonal * (width + width)
+    d_height = d_diagonal * (height + height)
+    grad = add_enclosure_gradient(p, t, around_width, around_height, d_width, d_height, grad, EPS_RULE != ADD)
     d_x = -quotient(dx * 0.5, diagonal)
     d_y = -quotient(dy * 0.5, diagonal)
     grad = (grad[0] + d_x, grad[1] + d_y, grad[2] + d_x, grad[3] + d_y)
     if KIND == DIOU:
         return 1.0 - (iou - distance), iou, grad
     else:
-        shape, d_width, d_height = ciou_shape(p, t, iou, eps)
+        shape, by_width, by_height = ciou_shape(p, t, iou, eps, EPS_RULE, ALPHA_RULE)
         complete = iou - (distance + shape)
-        passed = tl.where((complete >= -1.0) & (complete <= 1.0), 1.0, 0.0)
-        similarity = tl.where(complete < -1.0, -1.0, tl.where(complete > 1.0, 1.0, complete))
-        grad = (
-            (grad[0] - d_width) * passed,
-            (grad[1] - d_height) * passed,
-            (grad[2] + d_width) * passed,
-            (grad[3] + d_height) * passed,
-        )
-        return 1.0 - similarity, iou, grad
+        grad = (grad[0] - by_width, grad[1] - by_height, grad[2] + by_width, grad[3] + by_height)
+        if EPS_RULE == ADD:
+            return 1.0 - complete, iou, grad
+        else:
+            passed = tl.where((complete >= -1.0) & (complete <= 1.0), 1.0, 0.0)
+            similarity = tl.where(complete < -1.0, -1.0, tl.where(complete > 1.0, 1.0, complete))
+            grad = (grad[0] * passed, grad[1] * passed, grad[2] * passed, grad[3] * passed)
+            return 1.0 - similarity, iou, grad
 
 
 @triton.jit
-def box_loss(p, t, eps, KIND: tl.constexpr, TRANSFORM: tl.constexpr, EPS_RULE: tl.constexpr):
+def box_loss(
+    p, t, eps, KIND: tl.constexpr, TRANSFORM: tl.constexpr, EPS_RULE: tl.constexpr, ALPHA_RULE: tl.constexpr
+):  # fmt: skip
     if KIND == IOU:
         return plain_iou_loss(p, t, eps, TRANSFORM, EPS_RULE)
     elif KIND == GIOU:
         return giou_loss(p, t, eps, EPS_RULE)
     else:
-        return distance_iou_loss(p, t, eps, KIND)
+        return distance_iou_loss(p, t, eps, KIND, EPS_RULE, ALPHA_RULE)

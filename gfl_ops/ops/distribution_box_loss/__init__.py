@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ... import _check
 from ..._dispatch import kernels_for
+from ..iou_loss import check_rules
 from ..iou_loss.native import KINDS
 from . import native, reference
 from .reference import DistributionBoxLosses
@@ -30,6 +31,8 @@ def distribution_box_loss(
     target_margin: float = 0.1,
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
+    eps_rule: str = "floor",
+    alpha_rule: str = "half",
 ) -> DistributionBoxLosses:
     """The box losses of a detector's positives in one pass: distribution focal loss, decoded boxes and IoU loss.
 
@@ -48,6 +51,8 @@ def distribution_box_loss(
         target_margin: targets are clamped to this far below the last bin.
         reduction: of both losses: ``"none"`` gives (P,), ``"mean"`` divides by P, ``"sum"`` adds.
         avg_factor: with ``"mean"``, what to divide by instead: a number, or a tensor of one value.
+        eps_rule: of the IoU loss, as in :func:`iou_loss`: ``"floor"`` or ``"add"``.
+        alpha_rule: of CIoU, as in :func:`iou_loss`: ``"half"`` or ``"always"``.
 
     Returns:
         ``(loss_iou, loss_dfl, boxes, quality)``: both losses, the decoded boxes (P, 4) in pixels and their plain IoU
@@ -60,7 +65,18 @@ def distribution_box_loss(
         >>> (2 * result.loss_iou + 0.25 * result.loss_dfl).backward()
     """
     _checked(
-        edge_logits, anchor_points, target_boxes, weight, stride, iou_kind, eps, target_margin, reduction, avg_factor
+        edge_logits,
+        anchor_points,
+        target_boxes,
+        weight,
+        stride,
+        iou_kind,
+        eps,
+        target_margin,
+        eps_rule,
+        alpha_rule,
+        reduction,
+        avg_factor,
     )
     kernels = kernels_for(_OP, edge_logits, native)
     if kernels is not None:
@@ -76,6 +92,8 @@ def distribution_box_loss(
             target_margin,
             reduction,
             avg_factor,
+            eps_rule,
+            alpha_rule,
         )
     return reference.distribution_box_loss(
         edge_logits,
@@ -88,6 +106,8 @@ def distribution_box_loss(
         target_margin=target_margin,
         reduction=reduction,
         avg_factor=avg_factor,
+        eps_rule=eps_rule,
+        alpha_rule=alpha_rule,
     )
 
 
@@ -100,6 +120,8 @@ def _check_arguments(
     iou_kind: Any,
     eps: Any,
     target_margin: Any,
+    eps_rule: Any,
+    alpha_rule: Any,
     reduction: Any,
     avg_factor: Any,
 ) -> None:
@@ -119,6 +141,7 @@ def _check_arguments(
     else:
         _check.number(_OP, "stride", stride, math.ulp(0.0))
     _check.choice(_OP, "iou_kind", iou_kind, tuple(KINDS))
+    check_rules(_OP, iou_kind, eps_rule, alpha_rule)
     _check.number(_OP, "eps", eps, 0)
     _check.number(_OP, "target_margin", target_margin, 0, bins - 1)
     _check.reduction(_OP, reduction, avg_factor, edge_logits)

@@ -12,12 +12,12 @@ from ... import _arguments
 from ..._arguments import ROWS, compute_dtype
 from ..._native import Kernel, backed_by_huge_pages
 from ..._op import DifferentiableOp, Op, Size, arguments_of
-from ..iou_loss.native import KINDS
+from ..iou_loss.native import ALPHA_RULES, EPS_RULES, KINDS
 from .reference import DistributionBoxLosses
 
 
 class DistributionBoxLoss(NamedTuple):
-    """gfl_distribution_box_loss in csrc/gfl.h; its IoU loss is linear, and eps a floor."""
+    """gfl_distribution_box_loss in csrc/gfl.h; its IoU loss is linear."""
 
     logits: Tensor
     mode: int
@@ -31,6 +31,8 @@ class DistributionBoxLoss(NamedTuple):
     stride: float
     target_margin: float
     iou_kind: int
+    eps_rule: int
+    alpha_rule: int
     eps: float
 
 
@@ -101,6 +103,8 @@ def distribution_box_loss(
     target_margin: float,
     reduction: str,
     avg_factor: float | Tensor | None,
+    eps_rule: str,
+    alpha_rule: str,
     loss: DistributionBoxOp = _LOSS,
 ) -> DistributionBoxLosses:
     """edge_logits is (P, 4 * bins) here."""
@@ -114,6 +118,8 @@ def distribution_box_loss(
         1.0 if isinstance(stride, Tensor) else float(stride),
         float(target_margin),
         KINDS[iou_kind],
+        EPS_RULES[eps_rule],
+        ALPHA_RULES[alpha_rule],
         float(eps),
     )
     return DistributionBoxLosses(*outputs)

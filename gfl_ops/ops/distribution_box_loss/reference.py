@@ -37,6 +37,8 @@ def distribution_box_loss(
     target_margin: float = 0.1,
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
+    eps_rule: str = "floor",
+    alpha_rule: str = "half",
 ) -> DistributionBoxLosses:
     num_bins = edge_logits.shape[1:].numel() // 4
     logits = widen(edge_logits).reshape(-1, 4, num_bins)
@@ -50,7 +52,7 @@ def distribution_box_loss(
 
     distance = integral(logits.flatten(1), num_bins=num_bins)
     boxes = torch.cat([points - distance[:, :2], points + distance[:, 2:]], 1)
-    iou = iou_loss(boxes, target, kind=iou_kind, eps=eps, reduction="none")
+    iou = iou_loss(boxes, target, kind=iou_kind, eps=eps, reduction="none", eps_rule=eps_rule, alpha_rule=alpha_rule)
     return DistributionBoxLosses(
         reduce_loss(iou, weight, reduction, avg_factor),
         reduce_loss(dfl, weight, reduction, avg_factor),

@@ -45,7 +45,8 @@ def _pixels(strides, stride, row, there, DTYPE: tl.constexpr):
 @triton.jit
 def box_of_edges(
     x, step, there, side, point, border, most, eps,
-    KIND: tl.constexpr, BINS: tl.constexpr, UNROLL: tl.constexpr, DTYPE: tl.constexpr,
+    KIND: tl.constexpr, EPS_RULE: tl.constexpr, ALPHA_RULE: tl.constexpr,
+    BINS: tl.constexpr, UNROLL: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     """((DFL target, maximum, 1 / sum, expectation, DFL) of each edge, (IoU loss, quality, decoded box) of each box, the
     slope of its IoU loss by each edge's expectation). Edge by edge come the coordinate of the anchor point that counts
@@ -54,7 +55,7 @@ def box_of_edges(
     dfl, largest, inverse_sum, expectation = dfl_forward(x, step, there, near, BINS, UNROLL, DTYPE)
     point_x, point_y, _, _ = sides_of(point)
     loss, overlap, decoded, slopes = distribution_box(
-        point_x, point_y, sides_of(border), sides_of(expectation), eps, KIND
+        point_x, point_y, sides_of(border), sides_of(expectation), eps, KIND, EPS_RULE, ALPHA_RULE
     )
     return (near, largest, inverse_sum, expectation, dfl), (loss, overlap, decoded), of_sides(slopes)
 
@@ -88,8 +89,8 @@ def distribution_box_loss_kernel(
     loss_iou, loss_dfl, partials, avg_factor, scale, rows, tiles,
     logits, anchor_points, target_boxes, strides, weight, boxes, quality, grad_iou, grad_dfl, grad,
     stride, most, eps, logits_row, logits_channel, grad_row, grad_channel, grad_loss_row,
-    IOU_KIND: tl.constexpr, BINS: tl.constexpr, UNROLL: tl.constexpr, BLOCK_BINS: tl.constexpr,
-    BLOCK: tl.constexpr, DTYPE: tl.constexpr,
+    IOU_KIND: tl.constexpr, EPS_RULE: tl.constexpr, ALPHA_RULE: tl.constexpr,
+    BINS: tl.constexpr, UNROLL: tl.constexpr, BLOCK_BINS: tl.constexpr, BLOCK: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     scale = effective_scale(scale, avg_factor, DTYPE)
     most = number(most, DTYPE)
@@ -110,8 +111,9 @@ def distribution_box_loss_kernel(
         border = in_strides(target_boxes + 4 * edge_row + side, edge_pixels, edge_there)
         x = logits + edge_row * logits_row + side * (BINS * logits_channel)
         edges, box, slopes = box_of_edges(
-            x, logits_channel, edge_there, side, point, border, most, eps, IOU_KIND, BINS, UNROLL, DTYPE
-        )
+            x, logits_channel, edge_there, side, point, border, most, eps,
+            IOU_KIND, EPS_RULE, ALPHA_RULE, BINS, UNROLL, DTYPE,
+        )  # fmt: skip
         if grad is None:
             loss, overlap, decoded = box
             dfl_loss = mean_of_sides(edges[4])

@@ -10,6 +10,7 @@ from torch import Tensor
 from ... import _check
 from ..._dispatch import kernels_for
 from ..._distributed import start_mean_over_ranks
+from ..iou_loss import check_rules
 from ..iou_loss.native import KINDS
 from . import native, reference
 from .targets import checked_targets
@@ -35,6 +36,8 @@ def gfl_loss(
     target_margin: float = 0.1,
     anchor_scale: float = 8.0,
     center_offset: float = 0.0,
+    eps_rule: str = "floor",
+    alpha_rule: str = "half",
 ) -> dict[str, Tensor]:
     """The training loss of a GFL head from its raw outputs and the ground truth: assignment and all three losses.
 
@@ -66,6 +69,8 @@ def gfl_loss(
         target_margin: target distances are clamped to this far below the last bin.
         anchor_scale: the side of an anchor, in strides.
         center_offset: where the centre of an anchor lies in its cell: 0 is the corner, 0.5 the middle.
+        eps_rule: of the IoU loss, as in :func:`iou_loss`: ``"floor"`` or ``"add"``.
+        alpha_rule: of CIoU, as in :func:`iou_loss`: ``"half"`` or ``"always"``.
 
     Returns:
         A dict of scalars: ``loss_cls``, ``loss_bbox`` and ``loss_dfl``; and, detached, ``num_pos``, ``avg_factor``
@@ -97,6 +102,8 @@ def gfl_loss(
             target_margin,
             anchor_scale,
             center_offset,
+            eps_rule,
+            alpha_rule,
         ),
         bbox_preds[0].shape[1] // 4,
     )
@@ -149,6 +156,7 @@ def _checked_options(options: Options, bins: int) -> Options:
         _check.number(_OP, "loss_weights", weight, -math.inf)
     _check.number(_OP, "topk", options.topk, 1, 32)
     _check.choice(_OP, "iou_kind", options.iou_kind, tuple(KINDS))
+    check_rules(_OP, options.iou_kind, options.eps_rule, options.alpha_rule)
     _check.number(_OP, "eps", options.eps, 0)
     _check.number(_OP, "target_margin", options.target_margin, 0, bins - 1)
     _check.number(_OP, "anchor_scale", options.anchor_scale, math.ulp(0.0))

@@ -15,7 +15,7 @@ from ..._op import DifferentiableOp, Op, arguments_of
 from ..._reduce import FLOAT32_EPS
 from .._class_loss import QUALITY_FOCAL
 from .._multilevel_class_loss import MultilevelLossOp, RawMultilevelLoss
-from ..iou_loss.native import KINDS
+from ..iou_loss.native import ALPHA_RULES, EPS_RULES, KINDS
 from .types import Losses, Options, PaddedTargets
 
 _OP = "gfl_loss"
@@ -45,6 +45,8 @@ class PositiveBoxes(NamedTuple):
     strides: list[float]
     center_offset: float
     iou_kind: int
+    eps_rule: int
+    alpha_rule: int
     eps: float
     target_margin: float
 
@@ -191,7 +193,8 @@ class FusedGFLLoss:
                 options.center_offset,
             )
             finish_mean = start_mean(normalisers)
-            box_options = strides, options.center_offset, KINDS[options.iou_kind], options.eps, options.target_margin
+            rules = KINDS[options.iou_kind], EPS_RULES[options.eps_rule], ALPHA_RULES[options.alpha_rule]
+            box_options = strides, options.center_offset, *rules, options.eps, options.target_margin
             boxes = (assigned_gt, weights, gt_boxes.to(weights.dtype), *box_options)
             quality, sums = self.raw.boxes(bbox_preds, *boxes)
             normalisers = finish_mean()

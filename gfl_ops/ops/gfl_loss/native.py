@@ -23,7 +23,8 @@ _weights_kernel = Kernel(
     ("scores", "levels", "batch", "classes", "assigned_gt", "weights", "normalisers", "num_pos"),
 )
 _BOX_FIELDS = (
-    *("edges", "assigned_gt", "weights", "gt_boxes", "center_offset", "iou_kind", "eps", "target_margin"),
+    *("edges", "assigned_gt", "weights", "gt_boxes", "center_offset"),
+    *("iou_kind", "eps_rule", "alpha_rule", "eps", "target_margin"),
     *("levels", "batch", "bins", "num_gts"),
 )
 _boxes_kernel = Kernel("positive_boxes_forward", (*_BOX_FIELDS, "quality", "sums"))
@@ -50,7 +51,8 @@ def _boxes(outputs: tuple[Tensor, Tensor] | None, gradient: BoxGradient | None, 
     a = PositiveBoxes(*args)
     batch, channels = a.edges[0].shape[:2]
     values: Sequence[Any] = (
-        *(a.edges, a.assigned_gt, a.weights, a.gt_boxes, a.center_offset, a.iou_kind, a.eps, a.target_margin),
+        *(a.edges, a.assigned_gt, a.weights, a.gt_boxes, a.center_offset),
+        *(a.iou_kind, a.eps_rule, a.alpha_rule, a.eps, a.target_margin),
         *((a.edges, a.strides), batch, channels // 4, a.gt_boxes.shape[1]),
     )
     if gradient is None:

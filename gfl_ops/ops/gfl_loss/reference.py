@@ -59,6 +59,8 @@ def gfl_loss(
         eps=options.eps,
         target_margin=options.target_margin,
         reduction="sum",
+        eps_rule=options.eps_rule,
+        alpha_rule=options.alpha_rule,
     )
     quality = torch.where(positive.flatten(), box.quality, 0.0)
     loss_cls = quality_focal_loss(

@@ -109,7 +109,8 @@ def positive_boxes_kernel(
     quality, partials, first_program, programs, grad_iou, grad_dfl, scale_iou, scale_dfl, normalisers, grad,
     edge_logits, assigned_gt, weights, gt_boxes, stride, center_offset, most, eps,
     num_gts, width, tiles, tiles_each, positions, first, anchors,
-    KIND: tl.constexpr, BINS: tl.constexpr, UNROLL: tl.constexpr, UNIT: tl.constexpr, POSITIONS_ADJOIN: tl.constexpr,
+    KIND: tl.constexpr, EPS_RULE: tl.constexpr, ALPHA_RULE: tl.constexpr,
+    BINS: tl.constexpr, UNROLL: tl.constexpr, UNIT: tl.constexpr, POSITIONS_ADJOIN: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     positions, position_stride, channel_stride = map_strides(positions, 4 * BINS, UNIT, POSITIONS_ADJOIN)
@@ -141,8 +142,9 @@ def positive_boxes_kernel(
             place = image_map + edge_position * position_stride + side * (BINS * channel_stride)
             x = edge_logits + place
             edges, box, slopes = box_of_edges(
-                x, channel_stride, edge_positive, side, point, border, most, eps, KIND, BINS, UNROLL, DTYPE
-            )
+                x, channel_stride, edge_positive, side, point, border, most, eps,
+                KIND, EPS_RULE, ALPHA_RULE, BINS, UNROLL, DTYPE,
+            )  # fmt: skip
             if grad is None:
                 loss, overlap, _ = box
                 weight = tl.load(weights + image_anchor + position, mask=positive, other=0.0)
@@ -260,6 +262,8 @@ def _boxes(outputs: tuple[Tensor, Tensor] | None, gradient: BoxGradient | None, 
             level.tiles_each(_EDGE_ROWS),
             *level.sizes(),
             KIND=a.iou_kind,
+            EPS_RULE=a.eps_rule,
+            ALPHA_RULE=a.alpha_rule,
             BINS=channels // 4,
             UNROLL=8,
             **level.constants(),

@@ -31,6 +31,8 @@ class Options(NamedTuple):
     target_margin: float
     anchor_scale: float
     center_offset: float
+    eps_rule: str
+    alpha_rule: str
 
 
 class Losses(NamedTuple):

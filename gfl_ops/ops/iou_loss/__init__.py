@@ -22,6 +22,7 @@ def iou_loss(
     *,
     transform: str = "linear",
     eps_rule: str = "floor",
+    alpha_rule: str = "half",
     _loss_weight: float = 1.0,
 ) -> Tensor:
     """1 - similarity of each predicted box with its target, both (x1, y1, x2, y2).
@@ -42,8 +43,11 @@ def iou_loss(
         reduction: ``"none"`` gives (N,), ``"mean"`` divides by N, ``"sum"`` adds.
         avg_factor: with ``"mean"``, what to divide by instead: a number, or a tensor of one value.
         transform: for kind ``"iou"``: ``"linear"`` is 1 - iou, ``"square"`` 1 - iou^2, ``"log"`` -log(iou).
-        eps_rule: for ``"iou"`` and ``"giou"``: ``"floor"`` uses max(denominator, eps) as mmdet does, ``"add"`` adds eps
-            to the denominator as torchvision does.
+        eps_rule: ``"floor"`` is what mmdet does: max(denominator, eps) for ``"iou"`` and ``"giou"``; ``"diou"`` and
+            ``"ciou"`` add eps, clamp the sides of the enclosing box at 0, and CIoU to [-1, 1]. ``"add"`` adds eps to
+            every denominator and has none of these clamps, as torchvision and ultralytics have none.
+        alpha_rule: for ``"ciou"``: with ``"half"`` the term for the aspect ratios counts where the IoU exceeds 0.5, as
+            in mmdet; with ``"always"`` everywhere, as in torchvision and ultralytics.
 
     Returns:
         float32 (float64 for float64 pred): a scalar, or (N,).
@@ -56,12 +60,18 @@ def iou_loss(
     op = "iou_loss"
     _check.choice(op, "kind", kind, tuple(native.KINDS))
     _check.choice(op, "transform", transform, tuple(native.TRANSFORMS))
-    _check.choice(op, "eps_rule", eps_rule, tuple(native.EPS_RULES))
     if transform != "linear" and kind != "iou":
         raise ValueError(f"{op}: transform {transform!r} needs kind 'iou', got kind {kind!r}")
-    if eps_rule != "floor" and kind not in ("iou", "giou"):
-        raise ValueError(f"{op}: eps_rule {eps_rule!r} needs kind 'iou' or 'giou', got kind {kind!r}")
-    return _loss(op, pred, target, weight, kind, eps, reduction, avg_factor, transform, eps_rule, _loss_weight)
+    check_rules(op, kind, eps_rule, alpha_rule)
+    rules = transform, eps_rule, alpha_rule
+    return _loss(op, pred, target, weight, kind, eps, reduction, avg_factor, rules, _loss_weight)
+
+
+def check_rules(op: str, kind: str, eps_rule: str, alpha_rule: str) -> None:
+    _check.choice(op, "eps_rule", eps_rule, tuple(native.EPS_RULES))
+    _check.choice(op, "alpha_rule", alpha_rule, tuple(native.ALPHA_RULES))
+    if alpha_rule != "half" and kind != "ciou":
+        raise ValueError(f"{op}: alpha_rule {alpha_rule!r} needs kind 'ciou', got kind {kind!r}")
 
 
 def giou_loss(
@@ -76,10 +86,9 @@ def giou_loss(
     _loss_weight: float = 1.0,
 ) -> Tensor:
     """:func:`iou_loss` with kind ``"giou"``."""
-    _check.choice("giou_loss", "eps_rule", eps_rule, tuple(native.EPS_RULES))
-    return _loss(
-        "giou_loss", pred, target, weight, "giou", eps, reduction, avg_factor, "linear", eps_rule, _loss_weight
-    )
+    check_rules("giou_loss", "giou", eps_rule, "half")
+    rules = "linear", eps_rule, "half"
+    return _loss("giou_loss", pred, target, weight, "giou", eps, reduction, avg_factor, rules, _loss_weight)
 
 
 def diou_loss(
@@ -90,10 +99,13 @@ def diou_loss(
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
     *,
+    eps_rule: str = "floor",
     _loss_weight: float = 1.0,
 ) -> Tensor:
     """:func:`iou_loss` with kind ``"diou"``."""
-    return _loss("diou_loss", pred, target, weight, "diou", eps, reduction, avg_factor, "linear", "floor", _loss_weight)
+    check_rules("diou_loss", "diou", eps_rule, "half")
+    rules = "linear", eps_rule, "half"
+    return _loss("diou_loss", pred, target, weight, "diou", eps, reduction, avg_factor, rules, _loss_weight)
 
 
 def ciou_loss(
@@ -104,10 +116,17 @@ def ciou_loss(
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
     *,
+    eps_rule: str = "floor",
+    alpha_rule: str = "half",
     _loss_weight: float = 1.0,
 ) -> Tensor:
-    """:func:`iou_loss` with kind ``"ciou"``."""
-    return _loss("ciou_loss", pred, target, weight, "ciou", eps, reduction, avg_factor, "linear", "floor", _loss_weight)
+    """:func:`iou_loss` with kind ``"ciou"``.
+
+    As it stands it is mmdet's. ``eps_rule="add", alpha_rule="always"`` make it torchvision's and ultralytics'.
+    """
+    check_rules("ciou_loss", "ciou", eps_rule, alpha_rule)
+    rules = "linear", eps_rule, alpha_rule
+    return _loss("ciou_loss", pred, target, weight, "ciou", eps, reduction, avg_factor, rules, _loss_weight)
 
 
 def _loss(
@@ -119,21 +138,19 @@ def _loss(
     eps: float,
     reduction: str,
     avg_factor: float | Tensor | None,
-    transform: str,
-    eps_rule: str,
+    rules: tuple[str, str, str],
     loss_weight: float,
 ) -> Tensor:
+    """rules: transform, eps_rule, alpha_rule"""
     _checked(op, pred, target, weight, eps, reduction, avg_factor)
     if weight is not None and weight.ndim == 2:
         weight = weight.mean(-1)
     kernels = kernels_for("iou_loss", pred, native)
     if kernels is not None:
-        return kernels.iou_loss(
-            pred, target, weight, kind, eps, reduction, avg_factor, transform, eps_rule, loss_weight
-        )
-    loss = reference.iou_loss(
-        pred, target, weight, kind, eps, reduction, avg_factor, transform=transform, eps_rule=eps_rule
-    )
+        return kernels.iou_loss(pred, target, weight, kind, eps, reduction, avg_factor, *rules, loss_weight)
+    transform, eps_rule, alpha_rule = rules
+    options = {"transform": transform, "eps_rule": eps_rule, "alpha_rule": alpha_rule}
+    loss = reference.iou_loss(pred, target, weight, kind, eps, reduction, avg_factor, **options)
     return _reduce.weighted(loss, loss_weight)
 
 

@@ -9,10 +9,11 @@ from torch import Tensor
 from ... import _arguments
 from ..._op import LossOp, NativeLoss, RawLoss, Size
 
-# gfl_iou_kind, gfl_iou_transform and gfl_eps_rule in csrc/gfl.h
+# gfl_iou_kind, gfl_iou_transform, gfl_eps_rule and gfl_alpha_rule in csrc/gfl.h
 KINDS = {"iou": 0, "giou": 1, "diou": 2, "ciou": 3}
 TRANSFORMS = {"linear": 0, "square": 1, "log": 2}
 EPS_RULES = {"floor": 0, "add": 1}
+ALPHA_RULES = {"half": 0, "always": 1}
 
 
 class IouLoss(NamedTuple):
@@ -28,6 +29,7 @@ class IouLoss(NamedTuple):
     iou_kind: int
     transform: int
     eps_rule: int
+    alpha_rule: int
     eps: float
 
 
@@ -44,9 +46,11 @@ def iou_loss(
     avg_factor: float | Tensor | None,
     transform: str,
     eps_rule: str,
+    alpha_rule: str,
     loss_weight: float,
     loss: LossOp = _LOSS,
 ) -> Tensor:
     reduced = _arguments.reduction(reduction, avg_factor, pred, pred.shape[0], loss_weight)
     target, weight = _arguments.target(target, pred), _arguments.vector(weight, pred)
-    return loss((pred,), *reduced, target, weight, KINDS[kind], TRANSFORMS[transform], EPS_RULES[eps_rule], float(eps))
+    options = KINDS[kind], TRANSFORMS[transform], EPS_RULES[eps_rule], ALPHA_RULES[alpha_rule], float(eps)
+    return loss((pred,), *reduced, target, weight, *options)

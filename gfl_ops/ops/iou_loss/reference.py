@@ -27,6 +27,7 @@ def iou_loss(
     *,
     transform: str = "linear",
     eps_rule: str = "floor",
+    alpha_rule: str = "half",
 ) -> Tensor:
     a = widen(pred)
     b = target.to(a.dtype)
@@ -36,7 +37,7 @@ def iou_loss(
     elif kind == "giou":
         loss = 1 - _giou(a, b, eps, eps_rule)
     else:
-        loss = 1 - (_diou(a, b, eps) if kind == "diou" else _ciou(a, b, eps))
+        loss = 1 - (_diou(a, b, eps, eps_rule) if kind == "diou" else _ciou(a, b, eps, eps_rule, alpha_rule))
     if weight is not None and weight.dim() == 2:
         weight = weight.to(a.dtype).mean(-1)
     return reduce_loss(loss, weight, reduction, avg_factor)
@@ -62,8 +63,10 @@ def diou_loss(
     eps: float = 1e-7,
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
+    *,
+    eps_rule: str = "floor",
 ) -> Tensor:
-    return iou_loss(pred, target, weight, "diou", eps, reduction, avg_factor)
+    return iou_loss(pred, target, weight, "diou", eps, reduction, avg_factor, eps_rule=eps_rule)
 
 
 def ciou_loss(
@@ -73,8 +76,12 @@ def ciou_loss(
     eps: float = 1e-7,
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
+    *,
+    eps_rule: str = "floor",
+    alpha_rule: str = "half",
 ) -> Tensor:
-    return iou_loss(pred, target, weight, "ciou", eps, reduction, avg_factor)
+    rules = {"eps_rule": eps_rule, "alpha_rule": alpha_rule}
+    return iou_loss(pred, target, weight, "ciou", eps, reduction, avg_factor, **rules)
 
 
 def floored(x: Tensor, eps: float) -> Tensor:
@@ -93,10 +100,11 @@ def inter_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return inter, aw * ah + bw * bh - inter
 
 
-def _enclosing_sizes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _enclosing_sizes(a: Tensor, b: Tensor, clamped: bool = True) -> tuple[Tensor, Tensor]:
     """Width and height of the smallest box around both."""
-    sizes = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).clamp(min=0)
-    return sizes[..., 0], sizes[..., 1]
+    sizes = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    width, height = (sizes.clamp(min=0) if clamped else sizes).unbind(-1)
+    return width, height
 
 
 def _iou(a: Tensor, b: Tensor, eps: float, eps_rule: str) -> Tensor:
@@ -121,25 +129,28 @@ def _giou(a: Tensor, b: Tensor, eps: float, eps_rule: str) -> Tensor:
     return inter / union - (enclosure - union) / enclosure
 
 
-def _iou_and_distance(a: Tensor, b: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def _iou_and_distance(a: Tensor, b: Tensor, eps: float, eps_rule: str) -> tuple[Tensor, Tensor]:
     """IoU, and the squared distance of the centres over the squared diagonal of the enclosure."""
     inter, union = inter_union(a, b)
-    width, height = _enclosing_sizes(a, b)
+    width, height = _enclosing_sizes(a, b, clamped=eps_rule != "add")
     centre_shift = (b[..., :2] + b[..., 2:] - a[..., :2] - a[..., 2:]) / 2
     return inter / (union + eps), centre_shift.square().sum(-1) / (width.square() + height.square() + eps)
 
 
-def _diou(a: Tensor, b: Tensor, eps: float) -> Tensor:
-    iou, distance = _iou_and_distance(a, b, eps)
+def _diou(a: Tensor, b: Tensor, eps: float, eps_rule: str) -> Tensor:
+    iou, distance = _iou_and_distance(a, b, eps, eps_rule)
     return iou - distance
 
 
-def _ciou(a: Tensor, b: Tensor, eps: float) -> Tensor:
+def _ciou(a: Tensor, b: Tensor, eps: float, eps_rule: str, alpha_rule: str) -> Tensor:
     """DIoU minus alpha * v, where v compares the aspect ratios and alpha carries no gradient."""
-    iou, distance = _iou_and_distance(a, b, eps)
+    iou, distance = _iou_and_distance(a, b, eps, eps_rule)
     (aw, ah), (bw, bh) = _sizes(a), _sizes(b)
     v = 4 / math.pi**2 * (torch.atan(bw / (bh + eps)) - torch.atan(aw / (ah + eps))).square()
+    added = eps if eps_rule == "add" else 0.0
     with torch.no_grad():
         # v = 0 with iou = 1 would be 0 / 0.
-        alpha = torch.where((iou > 0.5) & (v > 0), v / (1 - iou + v), 0.0)
-    return (iou - distance - alpha * v).clamp(-1.0, 1.0)
+        counts = (v > 0) if alpha_rule == "always" else (iou > 0.5) & (v > 0)
+        alpha = torch.where(counts, v / (1 - iou + v + added), 0.0)
+    ciou = iou - distance - alpha * v
+    return ciou if eps_rule == "add" else ciou.clamp(-1.0, 1.0)

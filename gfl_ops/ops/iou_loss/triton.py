@@ -64,7 +64,7 @@ def iou_loss_kernel(
     losses, partials, avg_factor, scale, rows, tiles,
     pred, target, weight, grad_loss, grad, eps,
     pred_row, pred_col, target_row, target_col, grad_row, grad_col, grad_loss_row,
-    IOU_KIND: tl.constexpr, TRANSFORM: tl.constexpr, EPS_RULE: tl.constexpr,
+    IOU_KIND: tl.constexpr, TRANSFORM: tl.constexpr, EPS_RULE: tl.constexpr, ALPHA_RULE: tl.constexpr,
     DENSE: tl.constexpr, BLOCK_ROWS: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     scale = effective_scale(scale, avg_factor, DTYPE)
@@ -75,7 +75,7 @@ def iou_loss_kernel(
         there = row < rows
         p = load_boxes(pred, row, pred_row, pred_col, there, DENSE, DTYPE)
         t = load_boxes(target, row, target_row, target_col, there, DENSE, DTYPE)
-        loss, _, slope = box_loss(p, t, eps, IOU_KIND, TRANSFORM, EPS_RULE)
+        loss, _, slope = box_loss(p, t, eps, IOU_KIND, TRANSFORM, EPS_RULE, ALPHA_RULE)
         upstream = tl.zeros_like(loss) + scale
         if weight is not None:
             row_weight = tl.load(weight + row, mask=there, other=0.0)

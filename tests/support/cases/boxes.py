@@ -32,7 +32,11 @@ KINDS = {
     "giou": {"kind": "giou"},
     "giou-add": {"kind": "giou", "eps_rule": "add"},
     "diou": {"kind": "diou"},
+    "diou-add": {"kind": "diou", "eps_rule": "add"},
     "ciou": {"kind": "ciou", "smooth": False},  # its alpha carries no gradient
+    "ciou-add": {"kind": "ciou", "eps_rule": "add", "smooth": False},
+    "ciou-always": {"kind": "ciou", "alpha_rule": "always", "smooth": False},
+    "ciou-add-always": {"kind": "ciou", "eps_rule": "add", "alpha_rule": "always", "smooth": False},
 }
 for kind_, options_ in KINDS.items():
     for reduction_ in REDUCTIONS:
@@ -64,6 +68,9 @@ for op_ in ("giou_loss", "diou_loss", "ciou_loss"):
     row(op_, "weight", boxes(10, weight=(10,)), eps=1e-6, avg_factor=3.0, smooth=smooth_)
     row(op_, "none", boxes(10, weight=(10, 4)), reduction="none", smooth=smooth_)
 row("giou_loss", "add", boxes(10), eps_rule="add")
+row("diou_loss", "add", boxes(10, "inverted"), eps_rule="add", smooth=False)
+row("ciou_loss", "add", boxes(10), eps_rule="add", smooth=False)
+row("ciou_loss", "add-always", boxes(10, "inverted"), eps_rule="add", alpha_rule="always", smooth=False)
 
 
 def pairs(rows, cols, *, layout=contiguous, relation="overlapping"):

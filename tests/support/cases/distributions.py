@@ -201,6 +201,17 @@ for kind_ in ("iou", "giou", "diou", "ciou"):
             stride=8.0,
             differentiable=EDGES,
         )
+for kind_, rules_ in (("giou", {"eps_rule": "add"}), ("ciou", {"eps_rule": "add", "alpha_rule": "always"})):
+    row(
+        "distribution_box_loss",
+        f"{kind_}-{'-'.join(rules_.values())}",
+        distribution_box_loss(7, weight=True),
+        iou_kind=kind_,
+        smooth=kind_ != "ciou",
+        stride=8.0,
+        differentiable=EDGES,
+        **rules_,
+    )
 for name_, build_, options_ in (
     ("empty", distribution_box_loss(0), {"stride": 8.0}),
     ("one", distribution_box_loss(1, stride=1.0), {}),

@@ -190,6 +190,8 @@ void fill_boxes(Matrix& boxes, Random& random) {
   }
 }
 
-gfl_iou_options any_options(Random& random) { return {random.below(4), random.below(3), random.below(2), 1e-6}; }
+gfl_iou_options any_options(Random& random) {
+  return {random.below(4), random.below(3), random.below(2), random.below(2), 1e-6};
+}
 
 }  // namespace
