@@ -10,6 +10,7 @@
 #include "cpu/parallel.h"
 #include "error.h"
 #include "gfl.h"
+#include "math/task_aligned_assign.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -202,6 +203,20 @@ int gfl_atss_assign_run(const gfl_device* device, const gfl_atss_assign* op) {
 
 int64_t gfl_atss_assign_workspace_bytes(const gfl_device* device, const gfl_atss_assign* op) {
   return device->type == GFL_CPU ? gfl::cpu_atss_assign_workspace_bytes(*op) : 0;
+}
+
+int gfl_task_aligned_assign_run(const gfl_device* device, const gfl_task_aligned_assign* op) {
+  if (op->topk < 1 || op->topk > 256) return gfl::fail(GFL_ERROR_ARGUMENT, "topk must be 1 to 256, got %d", op->topk);
+  if (op->final_topk < 0 || op->final_topk > 256) {
+    return gfl::fail(GFL_ERROR_ARGUMENT, "final_topk must be 0 to 256, got %d", op->final_topk);
+  }
+  GFL_DISPATCH(device, task_aligned_assign(*op), task_aligned_assign(*device, *op));
+}
+
+// What is known of each gt; and its reach, for the CPU.
+int64_t gfl_task_aligned_assign_workspace_bytes(const gfl_device* device, const gfl_task_aligned_assign* op) {
+  const int64_t reach = 4 * (op->dtype == GFL_FLOAT64 ? sizeof(double) : sizeof(float));
+  return gfl::task_aligned_best_bytes(*op) + (device->type == GFL_CPU ? op->batch * op->num_gts * reach : 0);
 }
 
 int gfl_nms_run(const gfl_device* device, const gfl_nms* op) {

@@ -290,6 +290,37 @@ typedef struct gfl_atss_assign {
 GFL_API int gfl_atss_assign_run(const gfl_device* device, const gfl_atss_assign* op);
 GFL_API int64_t gfl_atss_assign_workspace_bytes(const gfl_device* device, const gfl_atss_assign* op);
 
+typedef struct gfl_task_aligned_assign {
+  int64_t batch;
+  int64_t anchors;
+  int64_t classes;
+  int64_t num_gts;          /* padded: gts of an image past its count are not looked at */
+  int32_t dtype;            /* of boxes, points, gt_boxes, IoUs and scores that come out: float32 or float64 */
+  gfl_bins scores;          /* (batch, classes, anchors): channel = class; any floating point type */
+  int32_t logits;           /* the scores are logits */
+  const void* boxes;        /* (batch, anchors, 4) contiguous: predicted, xyxy in pixels */
+  const void* points;       /* (anchors, 2) contiguous: x, y in pixels */
+  const void* gt_boxes;     /* (batch, num_gts, 4) contiguous */
+  const int64_t* gt_labels; /* (batch, num_gts): a gt whose label is outside [0, classes) claims nothing */
+  const int64_t* gt_counts; /* (batch,); NULL: all are real */
+  gfl_levels levels;        /* where the points are centres of cells; count 0: they lie anywhere */
+  double center_offset;     /* of a cell's centre, in strides */
+  int32_t topk;             /* candidates of a gt, 1 .. 256 */
+  int32_t final_topk;       /* anchors that a gt may keep, 1 .. 256; 0: all */
+  double alpha;
+  double beta;
+  int32_t inside_first; /* candidates are chosen from the anchors inside of a gt; else from all */
+  double min_side;      /* shorter sides of a gt count as this long where its inside is asked for */
+  int32_t iou_kind;     /* GFL_IOU or GFL_CIOU */
+  int32_t* assigned_gt; /* (batch, anchors): a gt's index or GFL_BACKGROUND */
+  void* assigned_iou;   /* (batch, anchors): the IoU with that gt, else 0 */
+  void* assigned_score; /* (batch, anchors): the normalised metric, else 0 */
+  void* workspace;      /* gfl_task_aligned_assign_workspace_bytes() bytes */
+} gfl_task_aligned_assign;
+
+GFL_API int gfl_task_aligned_assign_run(const gfl_device* device, const gfl_task_aligned_assign* op);
+GFL_API int64_t gfl_task_aligned_assign_workspace_bytes(const gfl_device* device, const gfl_task_aligned_assign* op);
+
 /* ---- detections ------------------------------------------------------------------------------- */
 
 /* What must exceed the threshold for a box to suppress another. A pair of which either box has no area, is inverted or

@@ -36,6 +36,7 @@ from .ops.postprocess import Detections, postprocess
 from .ops.quality_focal_loss import quality_focal_loss
 from .ops.sigmoid_focal_loss import sigmoid_focal_loss
 from .ops.soft_bce_loss import soft_bce_loss
+from .ops.task_aligned_assign import TaskAlignedAssignment, task_aligned_assign
 from .ops.varifocal_loss import varifocal_loss
 
 if _TYPE_CHECKING:
@@ -55,6 +56,7 @@ __all__ = [
     "QualityFocalLoss",
     "SigmoidFocalLoss",
     "SoftBCELoss",
+    "TaskAlignedAssignment",
     "VarifocalLoss",
     "__version__",
     "atss_assign",
@@ -81,6 +83,7 @@ __all__ = [
     "quality_focal_loss",
     "sigmoid_focal_loss",
     "soft_bce_loss",
+    "task_aligned_assign",
     "use_backend",
     "varifocal_loss",
 ]

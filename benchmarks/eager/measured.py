@@ -22,6 +22,7 @@ from torch.nn import functional
 
 import gfl_ops
 from benchmarks.eager import oracle_detections, oracle_gfl_loss, oracle_losses
+from benchmarks.eager.oracle_assigners import task_aligned_assign
 from benchmarks.eager.oracle_losses import (
     box_iou,
     decode_boxes,
@@ -53,6 +54,7 @@ __all__ = [
     "quality_focal_loss",
     "sigmoid_focal_loss",
     "soft_bce_loss",
+    "task_aligned_assign",
     "varifocal_loss",
 ]
 

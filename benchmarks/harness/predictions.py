@@ -56,6 +56,9 @@ GUESSED = {
     "finish_sums": 1.0,
     "scale_kernel": 1.0,  # each block reads the factor, which is 1
     "atss_claim": 8.0,
+    "task_aligned_claim": 12.0,
+    "task_aligned_settle": 6.0,
+    "task_aligned_won": 6.0,
     "finish_weights": 3.0,
     "positive_weights_kernel": 8.0,
     "positive_boxes_kernel": 6.0,

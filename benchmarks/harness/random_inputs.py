@@ -109,6 +109,34 @@ def assignment(images: int, gts: int, size: tuple[int, int] = (800, 1344)) -> In
     }
 
 
+def aligned(images: int, gts: int, size: tuple[int, int] = (640, 640), classes: int = 80) -> Inputs:
+    """A head of strides 8, 16 and 32. Every second anchor inside of a ground truth predicts it, up to noise."""
+    shapes = level_shapes(*size)[:3]
+    grid = [
+        torch.cartesian_prod(torch.arange(height), torch.arange(width)).flip(1).add(0.5) * stride
+        for (height, width), stride in zip(shapes, STRIDES, strict=False)
+    ]
+    points = torch.cat(grid)
+    gt_boxes = assignment(images, gts, size)["gt_boxes"]
+    away = torch.rand(images, len(points), 4) * 60 + 4
+    boxes = torch.cat([points - away[..., :2], points + away[..., 2:]], 2)
+    if gts:
+        pick = torch.randint(gts, (images, len(points)))
+        near = gt_boxes.gather(1, pick[..., None].expand(-1, -1, 4)) + torch.randn(images, len(points), 4) * 6
+        inside = ((points > near[..., :2]) & (points < near[..., 2:])).all(-1, keepdim=True)
+        boxes = torch.where(inside & (torch.rand(images, len(points), 1) < 0.5), near, boxes)
+    return {
+        "scores": torch.rand(images, len(points), classes) ** 3,
+        "boxes": boxes,
+        "points": points,
+        "gt_boxes": gt_boxes,
+        "gt_labels": torch.randint(classes, (images, gts)),
+        "gt_counts": torch.full((images,), gts),
+        "level_shapes": shapes,
+        "strides": STRIDES[:3],
+    }
+
+
 def scored_boxes(count: int, classes: int | None = None) -> Inputs:
     corner = torch.rand(count, 2) * torch.tensor([1200.0, 700.0])
     inputs = {"boxes": torch.cat([corner, corner + 8 + torch.rand(count, 2) * 120], 1), "scores": torch.rand(count)}

@@ -121,6 +121,23 @@ def _atss(shape: str, size: str, images: int, gts: int, **options: Any) -> Row:
     )
 
 
+YOLO = {"topk": 10, "alpha": 0.5, "min_side": 16.0, "iou": "ciou"}
+
+
+def _task_aligned(gts: int, target: float, **options: Any) -> Row:
+    return Row(
+        "task_aligned_assign",
+        f"4x{gts:,} gts",
+        "yolo",
+        lambda: random_inputs.aligned(4, gts),
+        (),
+        gradient=False,
+        kwargs=YOLO,
+        targets={"cpu": Target(target)},
+        **options,
+    )
+
+
 def _detected(**arguments: Any) -> list[tuple[Tensor, ...]]:
     found = gfl_ops.postprocess(strides=STRIDES, **arguments).to_list()
     return [(image["boxes"], image["scores"], image["labels"]) for image in found]
@@ -263,6 +280,9 @@ def table() -> list[Row]:
         _atss("2x7 gts", "coco2", 2, 7),
         _atss("2x300 gts", "dense", 2, 300),
         _atss("1x1,000 gts", "dense", 1, 1000),
+        _task_aligned(7, 5),
+        _task_aligned(100, 40, standard=True),
+        _task_aligned(500, 150),
         _whole_loss("2x7 gts", "coco2", 2, 7, standard=True, targets={"cpu": Target(15)}),
         _whole_loss("16x7 gts", "coco16", 16, 7),
         _whole_loss("16x7 gts, padded", "coco16", 16, 7, padded=True, targets={"cuda": gpu}),

@@ -144,6 +144,16 @@ def _atss_assign(inputs: Inputs, with_gradient: bool) -> Kernels:
     yield Kernel("atss_hand_out", 8 * cells)  # reads the ground truths, writes IoUs
 
 
+def _task_aligned_assign(inputs: Inputs, with_gradient: bool) -> Kernels:
+    anchors = inputs["boxes"].shape[0] * inputs["boxes"].shape[1]
+    number = _compute_bytes(inputs["boxes"])
+    yield Kernel("task_aligned_clear", 4 * anchors)
+    yield Kernel("task_aligned_claim", 4 * number * anchors)
+    yield Kernel("task_aligned_settle", 4 * anchors)
+    yield Kernel("task_aligned_won", 4 * anchors)
+    yield Kernel("task_aligned_finish", (4 + 2 * number) * anchors)
+
+
 def _gfl_loss(inputs: Inputs, with_gradient: bool) -> Kernels:
     scores, edges = inputs["cls_scores"], inputs["bbox_preds"]
     cells = sum(x.shape[0] * x.shape[2] * x.shape[3] for x in scores)
@@ -196,6 +206,7 @@ TABLE: dict[str, Callable[[Inputs, bool], Kernels]] = {
     "distribution_box_loss": _distribution_box_loss,
     "decode_boxes": _decode_boxes,
     "atss_assign": _atss_assign,
+    "task_aligned_assign": _task_aligned_assign,
     "gfl_loss": _gfl_loss,
     "multilevel_sigmoid_focal_loss": _multilevel,
     "multilevel_varifocal_loss": _multilevel,

@@ -22,6 +22,7 @@ int distribution_box_loss_backward(const gfl_device& device, const gfl_distribut
 int generalized_focal_loss_forward(const gfl_device& device, const gfl_generalized_focal_loss& op);
 int generalized_focal_loss_backward(const gfl_device& device, const gfl_generalized_focal_loss& op);
 int atss_assign(const gfl_device& device, const gfl_atss_assign& op);
+int task_aligned_assign(const gfl_device& device, const gfl_task_aligned_assign& op);
 int multilevel_class_loss_forward(const gfl_device& device, const gfl_multilevel_class_loss& op);
 int multilevel_class_loss_backward(const gfl_device& device, const gfl_multilevel_class_loss& op);
 int positive_weights_forward(const gfl_device& device, const gfl_positive_weights& op);

@@ -22,7 +22,7 @@ from tests.support import c_abi, host_cuda
 # but that of the sum.
 OPS_WITH_BARRIERS = [
     *("class_loss", "distribution_focal_loss", "integral", "iou", "distribution_box_loss"),
-    *("atss_assign", "multilevel_class_loss", "positives"),
+    *("atss_assign", "task_aligned_assign", "multilevel_class_loss", "positives"),
     *("nms", "postprocess"),
     "large",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ... import _check
 from ..._dispatch import kernels_for
+from .. import _assignment_arguments as _arguments
 from . import native, reference
 
 _OP = "atss_assign"
@@ -62,7 +63,7 @@ def atss_assign(
     gt_boxes = _checked_boxes(gt_boxes)
     batch = gt_boxes.shape[:1]
     _check.labels(_OP, "gt_counts", gt_counts, gt_boxes, batch, "(B,)")
-    _check_levels(level_shapes, strides)
+    _arguments.levels(_OP, level_shapes, strides)
     if valid_shapes is not None:
         _check.tensor(_OP, "valid_shapes", valid_shapes)
         _check.shape(_OP, "valid_shapes", valid_shapes, (*batch, 2), "(B, 2)")
@@ -95,17 +96,3 @@ def _checked_boxes(gt_boxes: Tensor) -> Tensor:
         raise ValueError(f"{_OP}: gt_boxes must be (B, G, 4), got {tuple(gt_boxes.shape)}")
     gt_boxes = gt_boxes.detach()
     return gt_boxes if gt_boxes.dtype == torch.float64 else gt_boxes.float()
-
-
-def _check_levels(level_shapes: Sequence[tuple[int, int]], strides: Sequence[float]) -> None:
-    if not 1 <= len(level_shapes) <= _check.MOST_LEVELS:
-        raise ValueError(f"{_OP}: level_shapes must have 1 to {_check.MOST_LEVELS} levels, got {len(level_shapes)}")
-    if len(strides) != len(level_shapes):
-        raise ValueError(
-            f"{_OP}: strides must have one entry for each of {len(level_shapes)} levels, got {len(strides)}"
-        )
-    for shape in level_shapes:
-        if len(shape) != 2 or min(shape) < 0:
-            raise ValueError(f"{_OP}: level_shapes must be (height, width) pairs, got {tuple(shape)}")
-    for stride in strides:
-        _check.number(_OP, "strides", stride, math.ulp(0.0))

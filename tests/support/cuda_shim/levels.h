@@ -65,24 +65,95 @@ Buffer maps_workspace(const gfl_levels& levels, int64_t batch, int64_t channels)
   return Buffer(GFL_FLOAT64, gfl_maps_workspace_bytes(&kDevice, &levels, batch, channels) / 8);
 }
 
+// The ground truths of a batch: boxes of any size, some of them NaN or inverted, counts and labels that need not be right.
+struct RandomGts {
+  RandomGts(Random& random, int32_t dtype, int64_t batch, int64_t most, int classes)
+      : boxes(dtype, batch * most * 4), counts(GFL_INT64, batch), labels(GFL_INT64, batch * most) {
+    boxes.fill(random, 0.0, 80.0);
+    for (int64_t i = 0; i < batch * most; ++i) {
+      for (int64_t c = 2; c < 4; ++c) {
+        put(boxes.data(), dtype, 4 * i + c, boxes[4 * i + c - 2] + random.between(-2.0, 90.0));
+      }
+      if (random.below(9) == 0) put(boxes.data(), dtype, 4 * i, NAN);
+    }
+    counts.fill(random, -1.0, static_cast<double>(most + 2));
+    labels.fill(random, -1.0, static_cast<double>(classes + 1));
+  }
+  const int64_t* maybe_counts(Random& random) const {
+    return random.coin() ? static_cast<const int64_t*>(counts.data()) : nullptr;
+  }
+
+  Buffer boxes;
+  Buffer counts;
+  Buffer labels;
+};
+
+void task_aligned_assign(Random& random) {
+  const int32_t dtype = random.of<int32_t>({GFL_FLOAT64, GFL_FLOAT32});
+  const gfl_levels levels = any_levels(random);
+  const int64_t batch = random.of<int64_t>({0, 1, 2, 3});
+  const int64_t num_gts = random.of<int64_t>({0, 1, 4, 37});
+  const int64_t anchors = anchors_of(levels);
+  const int classes = random.of<int>({1, 5});
+  const RandomGts gts(random, dtype, batch, num_gts, classes);
+  Buffer points(dtype, 2 * anchors);
+  points.fill(random, -5.0, 140.0);
+  Buffer boxes(dtype, 4 * batch * anchors);
+  for (int64_t i = 0; i < 4 * batch * anchors; ++i) {
+    put(boxes.data(), dtype, i, points[i / 4 % anchors * 2 + i % 2] + (i % 4 < 2 ? -1 : 1) * random.between(0.0, 40.0));
+  }
+  Buffer scores(any_dtype(random), batch * anchors * classes);
+  scores.fill(random, -0.1, 1.1);
+  Buffer assigned(GFL_INT32, batch * anchors);
+  Buffer iou(dtype, batch * anchors);
+  Buffer score(dtype, batch * anchors);
+
+  gfl_task_aligned_assign op{};
+  op.batch = batch;
+  op.anchors = anchors;
+  op.classes = classes;
+  op.num_gts = num_gts;
+  op.dtype = dtype;
+  op.scores = {scores.data(), scores.dtype(), anchors * classes, 1, classes};
+  op.logits = random.below(2);
+  op.boxes = boxes.data();
+  op.points = points.data();
+  op.gt_boxes = gts.boxes.data();
+  op.gt_labels = static_cast<const int64_t*>(gts.labels.data());
+  op.gt_counts = gts.maybe_counts(random);
+  if (random.coin()) op.levels = levels;
+  op.center_offset = 0.5;
+  op.topk = random.of<int32_t>({1, 13, 40, 256});
+  op.final_topk = random.of<int32_t>({0, 1, 35, 256});
+  op.alpha = random.of({0.5, 1.0, 1.3});
+  op.beta = random.of({0.0, 2.5, 6.0});
+  op.inside_first = random.below(2);
+  op.min_side = random.of({0.0, 16.0});
+  op.iou_kind = random.coin() ? GFL_CIOU : GFL_IOU;
+  op.assigned_gt = static_cast<int32_t*>(assigned.data());
+  op.assigned_iou = iou.data();
+  op.assigned_score = score.data();
+  Buffer scratch(GFL_FLOAT64, (gfl_task_aligned_assign_workspace_bytes(&kDevice, &op) + 7) / 8);
+  op.workspace = scratch.data();
+  for (Buffer* output : {&assigned, &iou, &score}) output->poison();
+  check(gfl_task_aligned_assign_run(&kDevice, &op));
+  iou.written("assigned_iou of task_aligned_assign");
+  score.written("assigned_score of task_aligned_assign");
+  for (int64_t i = 0; i < batch * anchors; ++i) {
+    const double gt = assigned[i];
+    if (!(gt >= GFL_BACKGROUND && gt < static_cast<double>(num_gts))) die("task_aligned_assign: not a ground truth");
+    if ((gt < 0) != (iou[i] == 0.0 && score[i] == 0.0) && gt < 0)
+      die("task_aligned_assign: a background with a target");
+  }
+}
+
 void atss_assign(Random& random) {
   const int32_t dtype = random.of<int32_t>({GFL_FLOAT64, GFL_FLOAT32});
   const gfl_levels levels = any_levels(random);
   const int64_t batch = random.of<int64_t>({0, 1, 2, 3});
   const int64_t gts = random.of<int64_t>({0, 1, 4, 11});
   const int64_t anchors = anchors_of(levels);
-  Matrix boxes(dtype, batch * gts, 4, Layout::kRows, 0);
-  boxes.buffer.fill(random, 0.0, 80.0);
-  for (int64_t i = 0; i < batch * gts; ++i) {
-    for (int64_t c = 2; c < 4; ++c) {
-      put(boxes.buffer.data(), dtype, 4 * i + c, boxes.buffer[4 * i + c - 2] + random.between(-2.0, 90.0));
-    }
-    if (random.below(9) == 0) put(boxes.buffer.data(), dtype, 4 * i, NAN);
-  }
-  Buffer counts(GFL_INT64, batch);
-  counts.fill(random, -1.0, static_cast<double>(gts + 2));
-  Buffer known(GFL_INT64, batch * gts);
-  known.fill(random, -1.0, 4.0);
+  const RandomGts known(random, dtype, batch, gts, 3);
   Buffer valid(dtype, 2 * batch);
   valid.fill(random, 0.0, 200.0);
   Buffer assigned(GFL_INT32, batch * anchors);
@@ -93,10 +164,10 @@ void atss_assign(Random& random) {
   op.batch = batch;
   op.num_gts = gts;
   op.dtype = dtype;
-  op.gt_boxes = boxes.buffer.data();
-  op.gt_counts = random.coin() ? static_cast<const int64_t*>(counts.data()) : nullptr;
+  op.gt_boxes = known.boxes.data();
+  op.gt_counts = known.maybe_counts(random);
   const bool labelled = random.coin();
-  op.gt_labels = labelled ? static_cast<const int64_t*>(known.data()) : nullptr;
+  op.gt_labels = labelled ? static_cast<const int64_t*>(known.labels.data()) : nullptr;
   op.classes = 3;
   op.valid_shapes = random.coin() ? valid.data() : nullptr;
   op.levels = levels;

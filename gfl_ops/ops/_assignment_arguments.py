@@ -1,0 +1,83 @@
+"""The checks that the assigners share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .. import _check
+from .._arguments import compute_dtype
+
+MOST_TOPK = 256  # kMostTopk in csrc/math/assignment.h
+
+
+def predictions(
+    op: str, scores: Any, scores_name: str, boxes: Any, points: Any, gt_boxes: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """boxes, points and gt_boxes in the compute type, without gradient: an assignment in half precision would be
+    another one."""
+    _check.floating(op, scores_name, scores)
+    if scores.ndim != 3:
+        raise ValueError(f"{op}: {scores_name} must be (B, A, C), got {tuple(scores.shape)}")
+    batch, anchors, _ = scores.shape
+    _check.floating(op, "boxes", boxes)
+    _check.shape(op, "boxes", boxes, (batch, anchors, 4), "(B, A, 4)")
+    _check.floating(op, "points", points)
+    _check.shape(op, "points", points, (anchors, 2), "(A, 2)")
+    gt_list(op, gt_boxes, batch)
+    for name, value in ((scores_name, scores), ("points", points), ("gt_boxes", gt_boxes)):
+        _check.on_device_of(op, name, value, "boxes", boxes)
+    dtype = compute_dtype(boxes)
+    return boxes.detach().to(dtype), points.detach().to(dtype), gt_boxes.detach().to(dtype)
+
+
+def gt_list(op: str, gt_boxes: Any, batch: int) -> None:
+    _check.floating(op, "gt_boxes", gt_boxes)
+    if gt_boxes.ndim != 3 or gt_boxes.shape[0] != batch or gt_boxes.shape[2] != 4:
+        raise ValueError(f"{op}: gt_boxes must be (B, G, 4) with B = {batch}, got {tuple(gt_boxes.shape)}")
+
+
+def ground_truths(op: str, gt_boxes: Tensor, gt_labels: Any, gt_counts: Any) -> None:
+    _check.labels(op, "gt_labels", gt_labels, gt_boxes, gt_boxes.shape[:2], "(B, G)")
+    counts(op, gt_boxes, gt_counts)
+
+
+def counts(op: str, gt_boxes: Tensor, gt_counts: Any) -> None:
+    if gt_counts is not None:
+        _check.labels(op, "gt_counts", gt_counts, gt_boxes, gt_boxes.shape[:1], "(B,)")
+
+
+def best(op: str, name: str, topk: Any) -> None:
+    _check.whole(op, name, topk, 1)
+    if topk > MOST_TOPK:
+        raise ValueError(f"{op}: {name} must be at most {MOST_TOPK}, got {topk}")
+
+
+def levels(op: str, level_shapes: Sequence[tuple[int, int]], strides: Sequence[float]) -> None:
+    if not 1 <= len(level_shapes) <= _check.MOST_LEVELS:
+        raise ValueError(f"{op}: level_shapes must have 1 to {_check.MOST_LEVELS} levels, got {len(level_shapes)}")
+    if len(strides) != len(level_shapes):
+        raise ValueError(
+            f"{op}: strides must have one entry for each of {len(level_shapes)} levels, got {len(strides)}"
+        )
+    for shape in level_shapes:
+        if len(shape) != 2 or min(shape) < 0:
+            raise ValueError(f"{op}: level_shapes must be (height, width) pairs, got {tuple(shape)}")
+    for stride in strides:
+        _check.number(op, "strides", stride, math.ulp(0.0))
+
+
+def grid(op: str, level_shapes: Any, strides: Any, anchors: int) -> None:
+    """Of points that may be the cells' centres."""
+    if (level_shapes is None) != (strides is None):
+        missing = "strides" if strides is None else "level_shapes"
+        raise ValueError(f"{op}: level_shapes and strides come together, but {missing} is None")
+    if level_shapes is None:
+        return
+    levels(op, level_shapes, strides)
+    cells = sum(height * width for height, width in level_shapes)
+    if cells != anchors:
+        raise ValueError(f"{op}: level_shapes must have as many cells as there are points, {anchors}, got {cells}")

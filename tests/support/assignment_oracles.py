@@ -1,0 +1,120 @@
+"""The assigners' rules, one pair of a ground truth and an anchor at a time, in Python's numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor
+
+BACKGROUND = -1
+
+
+class Box(NamedTuple):
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+    @property
+    def sides(self) -> tuple[float, float]:
+        return self.x2 - self.x1, self.y2 - self.y1
+
+    def holds(self, point: tuple[float, float], margin: float) -> bool:
+        x, y = point
+        return min(x - self.x1, y - self.y1, self.x2 - x, self.y2 - y) > margin
+
+
+def boxes_of(rows: Tensor) -> list[Box]:
+    return [Box(*row) for row in rows.tolist()]
+
+
+def takes_part(box: Box, label: int, classes: int) -> bool:
+    return all(0 < side < math.inf for side in box.sides) and 0 <= label < classes
+
+
+def shared_area(a: Box, b: Box) -> float:
+    return max(min(a.x2, b.x2) - max(a.x1, b.x1), 0.0) * max(min(a.y2, b.y2) - max(a.y1, b.y1), 0.0)
+
+
+def plain_iou(a: Box, b: Box) -> float:
+    shared = shared_area(a, b)
+    return shared / max(math.prod(a.sides) + math.prod(b.sides) - shared, 1e-6)
+
+
+def complete_iou(a: Box, b: Box) -> float:
+    shared = shared_area(a, b)
+    iou = shared / (math.prod(a.sides) + math.prod(b.sides) - shared + 1e-7)
+    hull = max(a.x2, b.x2) - min(a.x1, b.x1), max(a.y2, b.y2) - min(a.y1, b.y1)
+    apart = ((a.x1 + a.x2 - b.x1 - b.x2) / 2) ** 2 + ((a.y1 + a.y2 - b.y1 - b.y2) / 2) ** 2
+    angles = [math.atan(width / (height + 1e-7)) for width, height in (a.sides, b.sides)]
+    shape = 4 / math.pi**2 * (angles[0] - angles[1]) ** 2
+    return iou - apart / (hull[0] ** 2 + hull[1] ** 2 + 1e-7) - shape * shape / (1 - iou + shape + 1e-7)
+
+
+def widened(box: Box, least: float) -> Box:
+    low_high = []
+    for low, high in ((box.x1, box.x2), (box.y1, box.y2)):
+        if high - low < least:
+            low, high = (low + high) / 2 - least / 2, (low + high) / 2 + least / 2
+        low_high.append((low, high))
+    (x1, x2), (y1, y2) = low_high
+    return Box(x1, y1, x2, y2)
+
+
+def task_aligned_assign(
+    scores: Tensor,
+    boxes: Tensor,
+    points: Tensor,
+    gt_boxes: Tensor,
+    gt_labels: Tensor,
+    *,
+    topk: int,
+    final_topk: int | None = None,
+    alpha: float = 1.0,
+    beta: float = 6.0,
+    inside_first: bool = True,
+    min_side: float = 0.0,
+    iou: str = "iou",
+) -> tuple[list[int], list[float], list[float]]:
+    """Of one image, without padding: the gt, the IoU and the normalised score of each anchor."""
+    margin, eps = (1e-9, 1e-9) if inside_first else (0.01, 1e-7)
+    predicted, truths, places = boxes_of(boxes), boxes_of(gt_boxes), [tuple(point) for point in points.tolist()]
+    overlap_of = plain_iou if iou == "iou" else complete_iou
+    labels = gt_labels.tolist()
+    real = [gt for gt, box in enumerate(truths) if takes_part(box, labels[gt], scores.shape[1])]
+
+    def overlap(gt: int, anchor: int) -> float:
+        return max(overlap_of(predicted[anchor], truths[gt]), 0.0)
+
+    def metric(gt: int, anchor: int) -> float:
+        u = overlap(gt, anchor)
+        return scores[anchor, labels[gt]].item() ** alpha * u**beta if u > 0 else 0.0
+
+    def holds(gt: int, anchor: int) -> bool:
+        return widened(truths[gt], min_side).holds(places[anchor], margin)
+
+    claims: dict[int, list[int]] = {}
+    for gt in real:
+        anchors = [a for a in range(len(predicted)) if metric(gt, a) > 0 and (not inside_first or holds(gt, a))]
+        best = sorted(anchors, key=lambda a: (-metric(gt, a), a))[:topk]
+        for anchor in best:
+            if holds(gt, anchor):
+                claims.setdefault(anchor, []).append(gt)
+
+    won: dict[int, list[int]] = {gt: [] for gt in real}
+    for anchor, claimants in claims.items():
+        rivals = claimants
+        if len(claimants) > 1 and inside_first:
+            rivals = [gt for gt in real if holds(gt, anchor)]
+        won[max(rivals, key=lambda gt: (overlap(gt, anchor), -gt))].append(anchor)
+
+    assigned, ious, normalized = [BACKGROUND] * len(predicted), [0.0] * len(predicted), [0.0] * len(predicted)
+    for gt, anchors in won.items():
+        kept = sorted(anchors, key=lambda a: (-metric(gt, a), a))[:final_topk]
+        for anchor in kept:
+            assigned[anchor] = gt
+            ious[anchor] = overlap(gt, anchor)
+            best_metric, best_iou = max(metric(gt, a) for a in kept), max(overlap(gt, a) for a in kept)
+            normalized[anchor] = metric(gt, anchor) / (best_metric + eps) * best_iou
+    return assigned, ious, normalized

@@ -1,0 +1,34 @@
+"""Calls of the assigners for fuzzing.py: right, up to what is drawn. Their values are compared elsewhere: where
+candidates tie up to rounding, two assignments are right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+
+def task_aligned_assign(call: Any) -> dict[str, Any]:
+    batch, gts = call.draw(st.integers(0, 3)), call.draw(st.sampled_from([0, 1, 3, 40]))
+    anchors, classes = call.rows, call.cols
+    return {
+        "scores": call.other(batch, anchors, classes, low=-0.1, high=1.1),
+        "boxes": call.floats(batch, anchors, 4, high=30.0),
+        "points": call.other(anchors, 2, high=30.0),
+        "gt_boxes": call.other(batch, gts, 4, high=30.0),
+        "gt_labels": call.labels(batch * gts, classes).reshape(batch, gts),
+        "gt_counts": call.maybe(lambda: call.labels(batch, gts)),
+        "topk": call.draw(st.integers(1, 256)),
+        "final_topk": call.some(st.none(), st.integers(1, 256)),
+        "alpha": call.draw(st.sampled_from([0, 0.5, 1.0, 2.3])),
+        "beta": call.draw(st.sampled_from([0, 1, 6.0, 2.5])),
+        "inside_first": call.draw(st.booleans()),
+        "min_side": call.draw(st.sampled_from([0, 8.0])),
+        "iou": call.draw(st.sampled_from(["iou", "ciou"])),
+        "logits": call.draw(st.booleans()),
+        **call.draw(st.sampled_from([{}, {"level_shapes": [(1, anchors)], "strides": [8]}])),
+        "center_offset": call.draw(st.sampled_from([0, 0.5])),
+    }
+
+
+OPS = {"task_aligned_assign": task_aligned_assign}
