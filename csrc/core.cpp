@@ -104,6 +104,23 @@ gfl_integral of_one_side(gfl_integral op) {
   return op;
 }
 
+// For a sum over rows x cols elements.
+int64_t bytes_of_sum(const gfl_device& device, int64_t rows, int64_t cols) {
+#if defined(GFL_WITH_CUDA)
+  if (device.type == GFL_CUDA) return cuda::workspace_bytes(rows, cols);
+#endif
+  (void)device;
+  return chunk_count(rows, cols) * static_cast<int64_t>(sizeof(double));
+}
+
+int64_t bytes_for_maps(const gfl_device& device, const gfl_levels& levels, int64_t batch, int64_t channels) {
+#if defined(GFL_WITH_CUDA)
+  if (device.type == GFL_CUDA) return cuda::maps_workspace_bytes(levels, batch, channels);
+#endif
+  (void)device;
+  return maps_workspace_bytes(levels, batch, channels);
+}
+
 }  // namespace
 
 int fail(gfl_status status, const char* format, ...) {
@@ -278,58 +295,42 @@ int gfl_box_losses_forward(const gfl_device* device, const gfl_box_losses* op) {
   GFL_DISPATCH(device, box_losses(*op), box_losses_forward(*device, *op));
 }
 
-int64_t gfl_maps_workspace_bytes(const gfl_device* device, const gfl_levels* levels, int64_t batch, int64_t channels) {
-#if defined(GFL_WITH_CUDA)
-  if (device->type == GFL_CUDA) return gfl::cuda::maps_workspace_bytes(*levels, batch, channels);
-#endif
-  (void)device;
-  return gfl::maps_workspace_bytes(*levels, batch, channels);
-}
-
 int gfl_scale_gradient_run(const gfl_device* device, const gfl_scale_gradient* op) {
   GFL_DISPATCH(device, scale_gradient(op->data, op->data_dtype, op->size, op->factor),
                scale_gradient(*device, op->data, op->data_dtype, op->size, op->factor));
 }
 
-int64_t gfl_workspace_bytes(const gfl_device* device, int64_t rows, int64_t cols) {
-#if defined(GFL_WITH_CUDA)
-  if (device->type == GFL_CUDA) return gfl::cuda::workspace_bytes(rows, cols);
-#endif
-  (void)device;
-  return gfl::chunk_count(rows, cols) * static_cast<int64_t>(sizeof(double));
-}
-
 // A backward adds nothing up, and needs none.
 int64_t gfl_class_loss_workspace_bytes(const gfl_device* device, const gfl_class_loss* op) {
-  return op->loss ? gfl_workspace_bytes(device, op->rows, op->cols) : 0;
+  return op->loss ? gfl::bytes_of_sum(*device, op->rows, op->cols) : 0;
 }
 
 int64_t gfl_distribution_focal_loss_workspace_bytes(const gfl_device* device, const gfl_distribution_focal_loss* op) {
-  return op->loss ? gfl_workspace_bytes(device, op->rows, op->bins) : 0;
+  return op->loss ? gfl::bytes_of_sum(*device, op->rows, op->bins) : 0;
 }
 
 int64_t gfl_iou_loss_workspace_bytes(const gfl_device* device, const gfl_iou_loss* op) {
-  return op->loss ? gfl_workspace_bytes(device, op->rows, 16) : 0;
+  return op->loss ? gfl::bytes_of_sum(*device, op->rows, 16) : 0;
 }
 
 int64_t gfl_distribution_box_loss_workspace_bytes(const gfl_device* device, const gfl_distribution_box_loss* op) {
-  return op->loss_iou ? 2 * gfl_workspace_bytes(device, op->rows, 4 * op->bins) : 0;
+  return op->loss_iou ? 2 * gfl::bytes_of_sum(*device, op->rows, 4 * op->bins) : 0;
 }
 
 int64_t gfl_generalized_focal_loss_workspace_bytes(const gfl_device* device, const gfl_generalized_focal_loss* op) {
-  return op->loss ? gfl_workspace_bytes(device, op->size, 4) : 0;
+  return op->loss ? gfl::bytes_of_sum(*device, op->size, 4) : 0;
 }
 
 int64_t gfl_multilevel_class_loss_workspace_bytes(const gfl_device* device, const gfl_multilevel_class_loss* op) {
-  return op->loss ? gfl_maps_workspace_bytes(device, &op->levels, op->batch, op->classes) : 0;
+  return op->loss ? gfl::bytes_for_maps(*device, op->levels, op->batch, op->classes) : 0;
 }
 
 int64_t gfl_positive_weights_workspace_bytes(const gfl_device* device, const gfl_positive_weights* op) {
-  return gfl_maps_workspace_bytes(device, &op->levels, op->batch, op->classes);
+  return gfl::bytes_for_maps(*device, op->levels, op->batch, op->classes);
 }
 
 int64_t gfl_positive_boxes_workspace_bytes(const gfl_device* device, const gfl_positive_boxes* op) {
-  return gfl_maps_workspace_bytes(device, &op->levels, op->batch, 4 * op->bins);
+  return gfl::bytes_for_maps(*device, op->levels, op->batch, 4 * op->bins);
 }
 
 const char* gfl_last_error(void) { return gfl::last_error; }

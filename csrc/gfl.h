@@ -417,7 +417,7 @@ typedef struct gfl_multilevel_class_loss {
   const void* avg_factor; /* as in gfl_reduction */
   void* loss;             /* forward: one value, compute type */
   gfl_maps grad;          /* forward: absent, or the gradient in the same pass. Backward: the result */
-  void* workspace;        /* gfl_maps_workspace_bytes() bytes */
+  void* workspace;        /* gfl_multilevel_class_loss_workspace_bytes() bytes */
 } gfl_multilevel_class_loss;
 
 GFL_API int gfl_multilevel_class_loss_forward(const gfl_device* device, const gfl_multilevel_class_loss* op);
@@ -486,10 +486,6 @@ typedef struct gfl_box_losses {
 
 GFL_API int gfl_box_losses_forward(const gfl_device* device, const gfl_box_losses* op);
 
-/* Bytes of scratch that any of the ops above needs for maps of so many channels. */
-GFL_API int64_t gfl_maps_workspace_bytes(const gfl_device* device, const gfl_levels* levels, int64_t batch,
-                                         int64_t channels);
-
 /* ---- the paper's unified form, element by element ---------------------------------------------- */
 
 /* A flat input of `size` values: stride 1, or stride 0 for one value shared by all. */
@@ -532,9 +528,6 @@ typedef struct gfl_scale_gradient {
 } gfl_scale_gradient;
 
 GFL_API int gfl_scale_gradient_run(const gfl_device* device, const gfl_scale_gradient* op);
-
-/* Bytes of scratch that a forward with a SUM reduction over `rows` x `cols` elements needs. */
-GFL_API int64_t gfl_workspace_bytes(const gfl_device* device, int64_t rows, int64_t cols);
 
 /* What went wrong in the last call of this thread that did not return GFL_OK. */
 GFL_API const char* gfl_last_error(void);

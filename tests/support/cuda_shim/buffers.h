@@ -175,9 +175,7 @@ int64_t loss_size(const gfl_reduction& reduction, int64_t rows, int64_t cols) {
   return reduction.mode == GFL_REDUCE_SUM ? 1 : reduction.mode == GFL_REDUCE_ROWS ? rows : rows * cols;
 }
 
-Buffer workspace(int64_t rows, int64_t cols, int losses = 1) {
-  return Buffer(GFL_FLOAT64, losses * gfl_workspace_bytes(&kDevice, rows, cols) / 8);
-}
+Buffer workspace(int64_t bytes) { return Buffer(GFL_FLOAT64, (bytes + 7) / 8); }
 
 void fill_boxes(Matrix& boxes, Random& random) {
   const gfl_matrix view = boxes.view();

@@ -41,7 +41,7 @@ void nms_of(Random& random, int64_t count) {
   op.room = room;
   op.keep = static_cast<int64_t*>(keep.data());
   op.kept = static_cast<int64_t*>(kept.data());
-  const Buffer scratch(GFL_FLOAT64, (gfl_nms_workspace_bytes(&kDevice, &op) + 7) / 8);
+  const Buffer scratch = workspace(gfl_nms_workspace_bytes(&kDevice, &op));
   op.workspace = scratch.data();
   check(gfl_nms_run(&kDevice, &op));
   if (*op.kept < 0 || *op.kept > room) die("nms: more boxes than there is room for");
@@ -115,7 +115,7 @@ void postprocess(Random& random) {
     op.deviations = deviations.data();
     op.strides = strides.data();
   }
-  const Buffer scratch(GFL_FLOAT64, (gfl_postprocess_workspace_bytes(&kDevice, &op) + 7) / 8);
+  const Buffer scratch = workspace(gfl_postprocess_workspace_bytes(&kDevice, &op));
   op.workspace = scratch.data();
   check(gfl_postprocess_run(&kDevice, &op));
   boxes.written("boxes of detections");

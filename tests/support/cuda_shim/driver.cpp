@@ -23,7 +23,6 @@ void large_class_loss(Random& random) {
   Buffer scores(GFL_FLOAT32, rows);
   scores.fill(random, 0.0, 1.0);
   Buffer loss(GFL_FLOAT32, 1);
-  Buffer scratch = workspace(rows, cols);
   Matrix grad(GFL_FLOAT32, rows, cols, Layout::kRows, 0);
   gfl_class_loss op{};
   op.exponent = 2.0;
@@ -35,6 +34,7 @@ void large_class_loss(Random& random) {
   op.reduction = {GFL_REDUCE_SUM, 1.0, 1, nullptr};
   op.loss = loss.data();
   op.grad = grad.view();
+  Buffer scratch = workspace(gfl_class_loss_workspace_bytes(&kDevice, &op));
   op.workspace = scratch.data();
   check(gfl_class_loss_forward(&kDevice, &op));
   loss.written("large class loss");

@@ -61,10 +61,6 @@ struct Maps {
   std::vector<MaybeBuffer> buffers;
 };
 
-Buffer maps_workspace(const gfl_levels& levels, int64_t batch, int64_t channels) {
-  return Buffer(GFL_FLOAT64, gfl_maps_workspace_bytes(&kDevice, &levels, batch, channels) / 8);
-}
-
 // The ground truths of a batch: boxes of any size, some of them NaN or inverted, counts and labels that need not be right.
 struct RandomGts {
   RandomGts(Random& random, int32_t dtype, int64_t batch, int64_t most, int classes)
@@ -208,7 +204,6 @@ void multilevel_class_loss(Random& random) {
   Buffer again(compute, 1);
   Buffer one(compute, 1);
   put(one.data(), compute, 0, 1.0);
-  Buffer scratch = maps_workspace(levels, batch, classes);
   Random same(7);
   Maps grad(dtype, batch, classes, levels, same, true);
   same = Random(7);
@@ -228,6 +223,7 @@ void multilevel_class_loss(Random& random) {
   op.scale = random.between(0.1, 2.0);
   op.avg_factor = data_of(avg_factor);
   op.loss = loss.data();
+  Buffer scratch = workspace(gfl_multilevel_class_loss_workspace_bytes(&kDevice, &op));
   op.workspace = scratch.data();
   check(gfl_multilevel_class_loss_forward(&kDevice, &op));
   loss.written("dense loss");
@@ -263,7 +259,6 @@ void positives(Random& random) {
   Buffer weights(compute, batch * anchors);
   Buffer normalisers(compute, 2);
   Buffer num_pos(compute, 1);
-  Buffer scratch = maps_workspace(levels, batch, classes);
   gfl_positive_weights weigh{};
   weigh.batch = batch;
   weigh.classes = classes;
@@ -273,6 +268,7 @@ void positives(Random& random) {
   weigh.weights = weights.data();
   weigh.normalisers = normalisers.data();
   weigh.num_pos = num_pos.data();
+  Buffer scratch = workspace(gfl_positive_weights_workspace_bytes(&kDevice, &weigh));
   weigh.workspace = scratch.data();
   check(gfl_positive_weights_forward(&kDevice, &weigh));
   weights.written("weights");
@@ -288,7 +284,6 @@ void positives(Random& random) {
   Buffer sums(GFL_FLOAT64, GFL_POSITIVE_SUMS);
   Buffer upstream(compute, 1);
   put(upstream.data(), compute, 0, 0.75);
-  Buffer more = maps_workspace(levels, batch, 4 * bins);
   gfl_positive_boxes op{};
   op.options = any_options(random);
   op.batch = batch;
@@ -302,6 +297,7 @@ void positives(Random& random) {
   op.edges = edges.view;
   op.quality = quality.data();
   op.sums = static_cast<double*>(sums.data());
+  Buffer more = workspace(gfl_positive_boxes_workspace_bytes(&kDevice, &op));
   op.workspace = more.data();
   check(gfl_positive_boxes_forward(&kDevice, &op));
   quality.written("quality");

@@ -39,7 +39,6 @@ void class_loss(Random& random) {
   const MaybeBuffer avg_factor = maybe_vector(random, compute, 1, 1.0, 9.0);
   const gfl_reduction reduction = any_reduction(random, formula >= GFL_SIGMOID_FOCAL, avg_factor);
   Buffer loss(compute, loss_size(reduction, rows, cols));
-  Buffer scratch = workspace(rows, cols);
   Matrix grad(dtype, rows, cols, random.coin() ? layout : Layout::kRows, offset);
   Matrix second(dtype, rows, cols, Layout::kRows, 0);
   Buffer one(compute, 1);
@@ -63,6 +62,7 @@ void class_loss(Random& random) {
   op.class_weights = data_of(class_weights);
   op.reduction = reduction;
   op.loss = loss.data();
+  Buffer scratch = workspace(gfl_class_loss_workspace_bytes(&kDevice, &op));
   op.workspace = scratch.data();
   check(gfl_class_loss_forward(&kDevice, &op));
   loss.written("class loss");
@@ -135,7 +135,6 @@ void distribution_focal_loss_of(Random& random, int64_t rows, int64_t bins) {
   const MaybeBuffer avg_factor = maybe_vector(random, compute, 1, 1.0, 9.0);
   const gfl_reduction reduction = any_reduction(random, false, avg_factor);
   Buffer loss(compute, loss_size(reduction, rows, 1));
-  Buffer scratch = workspace(rows, bins);
   BinsMatrix grad(dtype, 1, bins, rows, Layout::kRows, 0);
   BinsMatrix second(dtype, 1, bins, rows, Layout::kRows, 0);
   Buffer upstream(compute, random.coin() ? 1 : rows);
@@ -152,6 +151,7 @@ void distribution_focal_loss_of(Random& random, int64_t rows, int64_t bins) {
   op.weight = data_of(weight);
   op.reduction = reduction;
   op.loss = loss.data();
+  Buffer scratch = workspace(gfl_distribution_focal_loss_workspace_bytes(&kDevice, &op));
   op.workspace = scratch.data();
   check(gfl_distribution_focal_loss_forward(&kDevice, &op));
   loss.written("distribution_focal_loss");
@@ -223,7 +223,6 @@ void iou(Random& random) {
   const MaybeBuffer avg_factor = maybe_vector(random, compute, 1, 1.0, 9.0);
   const gfl_reduction reduction = any_reduction(random, false, avg_factor);
   Buffer loss(compute, loss_size(reduction, rows, 1));
-  Buffer scratch = workspace(rows, 4);
   Matrix grad(dtype, rows, 4, random.of({Layout::kRows, Layout::kColumns}), random.below(3) == 0 ? 1 : 0);
 
   gfl_iou_loss op{};
@@ -234,6 +233,7 @@ void iou(Random& random) {
   op.weight = data_of(weight);
   op.reduction = reduction;
   op.loss = loss.data();
+  Buffer scratch = workspace(gfl_iou_loss_workspace_bytes(&kDevice, &op));
   op.workspace = scratch.data();
   op.grad = random.coin() ? grad.view() : gfl_matrix{};
   check(gfl_iou_loss_forward(&kDevice, &op));
@@ -280,7 +280,6 @@ void distribution_box_of(Random& random, int64_t rows, int64_t bins) {
   Buffer loss_dfl(compute, losses);
   Buffer decoded(compute, 4 * rows);
   Buffer quality(compute, rows);
-  Buffer scratch = workspace(rows, 4 * bins, 2);
   BinsMatrix grad(dtype, 1, 4 * bins, rows, random.of({Layout::kRows, Layout::kColumns}), 0);
 
   gfl_distribution_box_loss op{};
@@ -299,6 +298,7 @@ void distribution_box_of(Random& random, int64_t rows, int64_t bins) {
   op.loss_dfl = loss_dfl.data();
   op.boxes = decoded.data();
   op.quality = quality.data();
+  Buffer scratch = workspace(gfl_distribution_box_loss_workspace_bytes(&kDevice, &op));
   op.workspace = scratch.data();
   check(gfl_distribution_box_loss_forward(&kDevice, &op));
   loss_iou.written("loss_iou");
@@ -345,8 +345,8 @@ void generalized_focal_loss(Random& random) {
   if (random.coin()) op.weight = flat(compute, 0.0, 2.0);
   op.reduction = any_reduction(random, false, avg_factor);
   Buffer loss(compute, loss_size(op.reduction, size, 1));
-  Buffer scratch = workspace(size, 1);
   op.loss = loss.data();
+  Buffer scratch = workspace(gfl_generalized_focal_loss_workspace_bytes(&kDevice, &op));
   op.workspace = scratch.data();
   check(gfl_generalized_focal_loss_forward(&kDevice, &op));
   loss.written("generalized focal loss");
