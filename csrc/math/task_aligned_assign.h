@@ -29,7 +29,7 @@ GFL_FN T complete_iou(const Box<T>& p, const Box<T>& t, T bar) {
   const Enclosure<T> hull(p, t);
   const T dx = (p.x1 + p.x2 - t.x1 - t.x2) / 2;
   const T dy = (p.y1 + p.y2 - t.y1 - t.y2) / 2;
-  const T apart = (dx * dx + dy * dy) / (hull.raw_width * hull.raw_width + hull.raw_height * hull.raw_height + eps);
+  const T apart = (dx * dx + dy * dy) / (hull.width * hull.width + hull.height * hull.height + eps);
   // atan(a / b) - atan(c / d) = atan((a d - b c) / (b d + a c)), all of them being above 0
   const T a = t.x2 - t.x1, b = t.y2 - t.y1 + eps, c = p.x2 - p.x1, d = p.y2 - p.y1 + eps;
   const T angle = arctangent((a * d - b * c) / (b * d + a * c));
