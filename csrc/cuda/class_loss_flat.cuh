@@ -13,12 +13,12 @@ namespace gfl {
 namespace cuda {
 
 // Blocks that a multiprocessor must have room for, which bounds the registers: at 64 for four, at 80 for three and at 128
-// for two. With three a half type is as fast as with four, and nothing spills.
-template <class T, class Formula>
-constexpr int kFlatBlocks = std::is_same<T, double>::value                   ? 2
-                            : UsualFormula<Formula>::value && sizeof(T) == 4 ? 4
-                            : Formula::of_logits                             ? 3
-                                                                             : 2;
+// for two. With three a half type is as fast as with four, and nothing spills; its dense targets take more.
+template <class T, class Formula, bool kDense>
+constexpr int kFlatBlocks = std::is_same<T, double>::value                      ? 2
+                            : UsualFormula<Formula>::value && sizeof(T) == 4    ? 4
+                            : Formula::of_logits && !(kDense && sizeof(T) == 2) ? 3
+                                                                                : 2;
 
 template <class T, class Formula, bool kDense, bool kLoss, bool kGrad>
 struct FlatWarp {
@@ -60,11 +60,15 @@ struct FlatWarp {
       unsigned dropped = kDense ? 0u : marks[local / 32] >> (local % 32);
       if (left < N) dropped |= ~0u << left;
       terms.drop(dropped);
-      if (!one_factor) terms.multiply(op.factors, place, plan.by_cols, local, left);
+      if (one_factor) {
+        terms.multiply_grad(grad_scale);
+      } else {
+        terms.multiply(op.factors, place, plan.by_cols, local, left, grad_scale);
+      }
       if (kLoss && op.element_losses) {
         store_vector(terms.scaled_loss(grad_scale), op.element_losses + place.start + local, left);
       }
-      if (kGrad && op.grad) store_vector(terms.narrowed_grad(grad_scale), op.grad + place.start + local, left);
+      if (kGrad && op.grad) store_vector(terms.narrowed_grad(constant<C>(1.0)), op.grad + place.start + local, left);
       if (kLoss) terms.add_losses(loss);
     }
   }
@@ -82,7 +86,7 @@ struct FlatWarp {
 
 // kLoss and kGrad say what is wanted at all; the caller of a kernel with both may still leave out either.
 template <class T, class Formula, bool kDense, bool kLoss, bool kGrad>
-__global__ void __launch_bounds__(kFlatThreads, kFlatBlocks<T, Formula>)
+__global__ void __launch_bounds__(kFlatThreads, kFlatBlocks<T, Formula, kDense>)
     class_loss_flat(const ClassArguments<T> op, const Formula formula, const TilePlan plan) {
   using C = Compute<T>;
   using Tile = FlatTile<T>;

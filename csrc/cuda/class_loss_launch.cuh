@@ -31,7 +31,7 @@ void launch_flat(Stream& stream, const gfl_class_loss& op, const Formula& formul
   using Tile = FlatTile<T>;
   const ClassArguments<T> arguments(op, backward);
   const int64_t tiles = (op.rows * op.cols + Tile::kElements - 1) / Tile::kElements;
-  const int blocks = stream.blocks((tiles + kFlatWarps - 1) / kFlatWarps, kFlatBlocks<T, Formula>);
+  const int blocks = stream.blocks((tiles + kFlatWarps - 1) / kFlatWarps, kFlatBlocks<T, Formula, kDense>);
   const bool plain =
       arguments.factors.spread == Spread::kShared && !arguments.element_losses && (!kGrad || arguments.grad != nullptr);
   const TilePlan plan(op.rows * op.cols, op.cols > 0 ? op.cols : 1, Tile::kElements, blocks * kFlatWarps, plain);

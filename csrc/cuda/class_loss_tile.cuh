@@ -181,15 +181,20 @@ struct VectorTerms {
       grad[i] = select(dropped, C(), grad[i]);
     }
   }
+  __device__ __forceinline__ void multiply_grad(C factor) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) grad[i] = grad[i] * factor;
+  }
+  // The gradient with the scale as well, in the order of class_loss_strided.cuh: a half type would show another.
   __device__ __forceinline__ void multiply(const Factors<C>& factors, const TilePlace& place, const Divider& by_cols,
-                                           int local, int count) {
+                                           int local, int count, C scale) {
     FactorWalk<C> walk(factors, place, by_cols, local);
     C factor = walk.value();
     const bool same = walk.same_row(N);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       modulation[i] = modulation[i] * factor;
-      grad[i] = grad[i] * factor;
+      grad[i] = grad[i] * (factor * scale);
       if (same || i + 1 >= count) continue;
       walk.next();
       factor = walk.value();

@@ -260,7 +260,7 @@ def collected(command: list[str]) -> set[str]:
 
 def test_smoke_is_a_few_hundred_tests_of_all_ops_and_dtypes() -> None:
     smoke = collected(gpu_check.SMOKE)
-    assert 300 <= len(smoke) <= 450
+    assert 300 <= len(smoke) <= 500  # 378 took an H200 13 seconds
     parity = [name.partition("[")[2] for name in smoke if "test_parity" in name]
     for op in {case.op for case in CASES}:
         for dtype in ("float64", "float32", "bfloat16", "float16"):
