@@ -215,7 +215,7 @@ def test_a_prediction_is_the_longer_of_memory_and_instructions() -> None:
     """And a little more where both are close; a kernel that neither limits has a guess."""
     moves = traffic.Kernel("x", bytes=430_000_000)
     assert predictions.microseconds("op", moves, "float32") == pytest.approx(102.0)
-    elements = round(50e-6 * predictions.ISSUED / 43.2)
+    elements = round(50e-6 * predictions.ISSUED / 43.4)
     computes = traffic.Kernel("class_loss_flat", 430_000_000, elements, traffic.BOTH)
     assert predictions.by_instructions(computes, "float32") == pytest.approx(50.0, rel=1e-3)
     assert 102.0 < predictions.microseconds("op", computes, "float32") < 105.0
