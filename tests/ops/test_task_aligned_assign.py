@@ -1,5 +1,5 @@
 """Task-aligned assignment: the reference against the rules written out, the kernels against the reference, and what
-must hold of any assignment. Where ultralytics or mmdet is installed, their assigners, too."""
+must hold of any assignment. Where ultralytics is installed, its assigner, too."""
 
 from __future__ import annotations
 
