@@ -5,6 +5,7 @@
 // does not depend on who came first. The rival's IoU is worked out again, which is rarer than keeping all of them would
 // be, and needs no memory.
 #include "../math/atss_assign.h"
+#include "assignment.cuh"
 #include "cuda_ops.h"
 #include "launch.h"
 #include "levels.cuh"
@@ -115,19 +116,6 @@ __device__ __forceinline__ int find_candidates(const AtssArguments<T>& op, const
 }
 
 template <class T>
-__device__ __forceinline__ void claim(const AtssArguments<T>& op, int64_t image, int gt, int64_t anchor, T iou) {
-  int32_t* winner = op.op.assigned_gt + image * op.table.all() + anchor;
-  int expected = GFL_BACKGROUND;
-  for (;;) {
-    const int seen = atomicCAS(winner, expected, gt);
-    if (seen == expected) return;
-    const T rival = op.iou(image, seen, anchor);
-    if (!(iou > rival || (iou == rival && gt < seen))) return;
-    expected = seen;
-  }
-}
-
-template <class T>
 __device__ __forceinline__ void claim_positives(const AtssArguments<T>& op, const AtssScratch<T>& scratch,
                                                 int64_t image, int gt) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -150,7 +138,11 @@ __device__ __forceinline__ void claim_positives(const AtssArguments<T>& op, cons
   for (int k = lane; k < found; k += kWarp) {
     const T iou = scratch.ious[k];
     if (scratch.anchors[k] >= 0 && static_cast<double>(iou) >= threshold) {
-      claim(op, image, gt, scratch.anchors[k], iou);
+      const int anchor = scratch.anchors[k];
+      claim_from_weaker(op.op.assigned_gt + image * op.table.all() + anchor, gt, CompareExchange(), [&](int32_t rival) {
+        const T other = op.iou(image, rival, anchor);
+        return iou > other || (iou == other && gt < rival);
+      });
     }
   }
   __syncwarp();  // the next ground truth writes the scratch again

@@ -32,10 +32,8 @@ __device__ __forceinline__ void claim_anchor(const TaskAligned<T>& op, int64_t i
   }
   if (!op.has(op.reach(box), anchor)) return;
   const T iou = op.iou(image, anchor, box);
-  claim_from_weaker(winner, gt, CompareExchange(), [&](int32_t rival) {
-    const T other = op.iou(image, anchor, op.gts.box(image, rival));
-    return iou > other || (iou == other && gt < rival);
-  });
+  claim_from_weaker(winner, gt, CompareExchange(),
+                    [&](int32_t rival) { return op.is_stronger(image, anchor, gt, iou, rival); });
 }
 
 template <class T>

@@ -85,6 +85,25 @@ struct NegativeTerm {
   T grad;
 };
 
+// bce times the factor p^b of a negative, or |d|^b of a dense target with d = p - t. `detached` leaves out the gradient of
+// the factor.
+template <class Exponent, class T>
+GFL_FN NegativeTerm<T> modulated_negative(const Exponent& exponent, T x, const SigmoidParts<T>& parts, bool detached) {
+  const T modulation = exponent.of_sigmoid(x, parts);
+  const T bce = softplus(x, parts);
+  const T pull = vanishing_product(parts.q, bce);
+  const T slope = detached ? T() : exponent.template value<T>();
+  return {modulation, bce, modulation * fused(slope, pull, parts.p)};
+}
+template <class Exponent, class T>
+GFL_FN LossGrad<T> modulated_dense(const Exponent& exponent, T d, T bce, const SigmoidParts<T>& parts, bool detached) {
+  const T distance = absolute(d);
+  const T modulation = exponent.of(distance);
+  const T steep = detached ? T() : exponent.slope(distance) * (parts.p * parts.q * capped(bce));
+  const T pull = select(d > T(), steep, select(d == T(), T(), -steep));
+  return {modulation * bce, modulation * d + pull};
+}
+
 template <class Exponent>
 struct QualityFocal {
   static constexpr bool of_logits = true;
@@ -101,10 +120,7 @@ struct QualityFocal {
   }
   template <class T>
   GFL_MEMBER NegativeTerm<T> negative_term(T x, const SigmoidParts<T>& parts) const {
-    const T modulation = beta.of_sigmoid(x, parts);
-    const T bce = softplus(x, parts);
-    const T pull = vanishing_product(parts.q, bce);
-    return {modulation, bce, modulation * fused(beta.template value<T>(), pull, parts.p)};
+    return modulated_negative(beta, x, parts, false);
   }
 
   template <class T>
@@ -114,12 +130,7 @@ struct QualityFocal {
   template <class T>
   GFL_MEMBER LossGrad<T> dense(T x, T target, const SigmoidParts<T>& parts) const {
     const T d = parts.p * (1.0f - target) - parts.q * target;
-    const T distance = absolute(d);
-    const T bce = bce_with_logits(x, target, parts);
-    const T modulation = beta.of(distance);
-    const T steep = beta.slope(distance) * (parts.p * parts.q * capped(bce));
-    const T pull = select(d > T(), steep, select(d == T(), T(), -steep));
-    return {modulation * bce, modulation * d + pull};
+    return modulated_dense(beta, d, bce_with_logits(x, target, parts), parts, false);
   }
 
   template <class T>
@@ -255,11 +266,9 @@ struct Varifocal {
   }
   template <class T>
   GFL_MEMBER NegativeTerm<T> negative_term(T x, const SigmoidParts<T>& parts) const {
-    const T modulation = constant<T>(alpha) * gamma.of_sigmoid(x, parts);
-    const T bce = softplus(x, parts);
-    const T pull = vanishing_product(parts.q, bce);
-    const T slope = detached ? T() : gamma.template value<T>();
-    return {modulation, bce, modulation * fused(slope, pull, parts.p)};
+    const NegativeTerm<T> term = modulated_negative(gamma, x, parts, detached);
+    const T share = constant<T>(alpha);
+    return {share * term.modulation, term.bce, share * term.grad};
   }
 
   template <class T>
@@ -269,15 +278,12 @@ struct Varifocal {
   template <class T>
   GFL_MEMBER LossGrad<T> dense(T x, T target, const SigmoidParts<T>& parts) const {
     const T d = parts.p * (1.0f - target) - parts.q * target;
-    const T distance = absolute(d);
     const T bce = bce_with_logits(x, target, parts);
-    const T modulation = gamma.of(distance);
-    const T steep = detached ? T() : gamma.slope(distance) * (parts.p * parts.q * capped(bce));
-    const T pull = select(d > T(), steep, select(d == T(), T(), -steep));
     const T share = constant<T>(alpha);
+    const LossGrad<T> of_negative = modulated_dense(gamma, d, bce, parts, detached);
     const LossGrad<T> of_positive = weighed(bce, d, target);
-    return {select(target > T(), of_positive.loss, share * (modulation * bce)),
-            select(target > T(), of_positive.grad, share * (modulation * d + pull))};
+    return {select(target > T(), of_positive.loss, share * of_negative.loss),
+            select(target > T(), of_positive.grad, share * of_negative.grad)};
   }
 
   template <class T>

@@ -126,6 +126,12 @@ struct TaskAligned {
     return found > T() ? found : T();
   }
 
+  // A total order of the gts that claim an anchor.
+  GFL_MEMBER bool is_stronger(int64_t image, int64_t anchor, int32_t gt, T of_gt, int32_t rival) const {
+    const T other = iou(image, anchor, gts.box(image, rival));
+    return of_gt > other || (of_gt == other && gt < rival);
+  }
+
   GFL_MEMBER int64_t score_place(int64_t image, int64_t anchor, int64_t label) const {
     const gfl_bins& s = op.scores;
     return image * s.batch_stride + anchor * s.length_stride + label * s.channel_stride;

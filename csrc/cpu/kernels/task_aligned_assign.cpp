@@ -127,10 +127,8 @@ class TaskAlignedSteps {
     if (op_.inside_first) return claim(winner, gt, compare_exchange);
     if (!aligned_.has(reach, anchor)) return;
     const T iou = aligned_.iou(image, anchor, box);
-    claim_from_weaker(winner, gt, compare_exchange, [&](int32_t rival) {
-      const T other = aligned_.iou(image, anchor, aligned_.gts.box(image, rival));
-      return iou > other || (iou == other && gt < rival);
-    });
+    claim_from_weaker(winner, gt, compare_exchange,
+                      [&](int32_t rival) { return aligned_.is_stronger(image, anchor, gt, iou, rival); });
   }
 
   void settle(int64_t image, int64_t anchor) const {

@@ -37,7 +37,7 @@ def iou_loss(
     elif kind == "giou":
         loss = 1 - _giou(a, b, eps, eps_rule)
     else:
-        loss = 1 - (_diou(a, b, eps, eps_rule) if kind == "diou" else _ciou(a, b, eps, eps_rule, alpha_rule))
+        loss = 1 - (_diou(a, b, eps, eps_rule) if kind == "diou" else ciou(a, b, eps, eps_rule, alpha_rule))
     if weight is not None and weight.dim() == 2:
         weight = weight.to(a.dtype).mean(-1)
     return reduce_loss(loss, weight, reduction, avg_factor)
@@ -142,7 +142,7 @@ def _diou(a: Tensor, b: Tensor, eps: float, eps_rule: str) -> Tensor:
     return iou - distance
 
 
-def _ciou(a: Tensor, b: Tensor, eps: float, eps_rule: str, alpha_rule: str) -> Tensor:
+def ciou(a: Tensor, b: Tensor, eps: float, eps_rule: str, alpha_rule: str) -> Tensor:
     """DIoU minus alpha * v, where v compares the aspect ratios and alpha carries no gradient."""
     iou, distance = _iou_and_distance(a, b, eps, eps_rule)
     (aw, ah), (bw, bh) = _sizes(a), _sizes(b)

@@ -71,7 +71,8 @@ def task_aligned_assign(
     =========== ============================================================================================
 
     Args:
-        scores: (B, A, C) probabilities of the classes, or logits. Any strides will do.
+        scores: (B, A, C) probabilities of the classes, or logits. Any strides will do. What is below 0 or NaN counts as
+            0, what is above 1 as 1.
         boxes: (B, A, 4) predicted boxes, xyxy in pixels.
         points: (A, 2) x and y of the anchors, in pixels.
         gt_boxes: (B, G, 4) xyxy in pixels, padded to the same G.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from .. import _assignment
 from ..box_iou.reference import box_iou
+from ..iou_loss.reference import ciou
 
 # A point on a box's side is not inside; and what keeps a quotient finite. By inside_first: as people run both forms.
 INSIDE_MARGIN = {True: 1e-9, False: 0.01}
@@ -104,17 +104,5 @@ def _probabilities(scores: Tensor, logits: bool) -> Tensor:
 
 def _overlap(boxes: Tensor, gt_boxes: Tensor, kind: str) -> Tensor:
     """(A, G), at least 0; NaN counts as 0."""
-    found = box_iou(boxes, gt_boxes) if kind == "iou" else complete_iou(boxes[:, None], gt_boxes)
+    found = box_iou(boxes, gt_boxes) if kind == "iou" else ciou(boxes[:, None], gt_boxes, 1e-7, "add", "always")
     return torch.where(found > 0, found, 0.0)
-
-
-def complete_iou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
-    """CIoU without a condition on the IoU (Zheng et al. 2020), eps added to each denominator."""
-    a_sides, b_sides = a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2]
-    shared = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
-    iou = shared / (a_sides.prod(-1) + b_sides.prod(-1) - shared + eps)
-    hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
-    apart = ((a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2).square().sum(-1)
-    angles = [torch.atan(sides[..., 0] / (sides[..., 1] + eps)) for sides in (a_sides, b_sides)]
-    shape = 4 / math.pi**2 * (angles[1] - angles[0]).square()
-    return iou - (apart / (hull.square().sum(-1) + eps) + shape.square() / (shape - iou + (1 + eps)))
