@@ -7,8 +7,8 @@ import torch
 
 import gfl_ops
 
-# The fourth pair is identical. In the fifth one box is inverted, in the last both, and so is their enclosure. All but the
-# fourth have an IoU below 0.5.
+# The fourth pair is identical. In the fifth one box is inverted, in the last both, and so is their enclosure.
+# All but the fourth have an IoU below 0.5.
 PRED = [[0, 0, 4, 2], [10, 10, 14, 30], [3, 3, 9, 5], [0, 0, 10, 10], [8, 2, 5, 7], [12, 2, 4, 9]]
 TARGET = [[1, 0, 3, 4], [10, 12, 22, 20], [20, 20, 26, 50], [0, 0, 10, 10], [4, 1, 9, 8], [15, 1, 6, 8]]
 TORCHVISION = {  # complete_box_iou_loss and distance_box_iou_loss
