@@ -46,6 +46,12 @@ def floating(op: str, name: str, value: Any) -> None:
         raise TypeError(f"{op}: {name} must be float32, float64, bfloat16 or float16, got {_short(value.dtype)}")
 
 
+def real(op: str, name: str, value: Any) -> None:
+    tensor(op, name, value)
+    if value.dtype not in FLOATS + LABELS:
+        raise TypeError(f"{op}: {name} must hold floats or integers, got {_short(value.dtype)}")
+
+
 def shape(op: str, name: str, value: Tensor, expected: tuple[int, ...], words: str) -> None:
     if value.shape != expected:
         raise ValueError(f"{op}: {name} must be {words} = {tuple(expected)}, got {tuple(value.shape)}")
@@ -90,9 +96,22 @@ def boxes(op: str, name: str, value: Any) -> None:
 MOST_LEVELS = 8  # GFL_MAX_LEVELS in csrc/gfl.h
 
 
+def sequence(op: str, name: str, value: Any, words: str) -> None:
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{op}: {name} must be a list {words}, got {type(value).__name__}")
+
+
+def strides(op: str, values: Any, levels: int) -> None:
+    """Pixels per cell, one number for each level."""
+    sequence(op, "strides", values, "of numbers")
+    if len(values) != levels:
+        raise ValueError(f"{op}: strides must have one entry for each of {levels} levels, got {len(values)}")
+    for stride in values:
+        number(op, "strides", stride, math.ulp(0.0))
+
+
 def levels(op: str, name: str, maps: Any) -> None:
-    if not isinstance(maps, (list, tuple)):
-        raise TypeError(f"{op}: {name} must be a list of tensors, got {type(maps).__name__}")
+    sequence(op, name, maps, "of tensors")
     if not 1 <= len(maps) <= MOST_LEVELS:
         raise ValueError(f"{op}: {name} must have 1 to {MOST_LEVELS} levels, got {len(maps)}")
 

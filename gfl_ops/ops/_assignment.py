@@ -31,6 +31,11 @@ def _have_area(boxes: Tensor) -> Tensor:
     return ((sides > 0) & sides.isfinite()).all(1)
 
 
+def scores_of(scores: Tensor, labels: Tensor) -> Tensor:
+    """(A, G): each anchor's score for the class of each gt. Where there is no class, no gt takes part."""
+    return scores[:, labels] if scores.shape[1] else scores.new_zeros(len(scores), len(labels))
+
+
 def points_inside(points: Tensor, boxes: Tensor, margin: float) -> Tensor:
     """(A, G): whether a point lies more than `margin` inside of a box."""
     to_sides = torch.cat([points[:, None] - boxes[:, :2], boxes[:, 2:] - points[:, None]], 2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -56,18 +54,17 @@ def best(op: str, name: str, topk: Any) -> None:
         raise ValueError(f"{op}: {name} must be at most {MOST_TOPK}, got {topk}")
 
 
-def levels(op: str, level_shapes: Sequence[tuple[int, int]], strides: Sequence[float]) -> None:
+def levels(op: str, level_shapes: Any, strides: Any) -> None:
+    _check.sequence(op, "level_shapes", level_shapes, "of (height, width) pairs")
     if not 1 <= len(level_shapes) <= _check.MOST_LEVELS:
         raise ValueError(f"{op}: level_shapes must have 1 to {_check.MOST_LEVELS} levels, got {len(level_shapes)}")
-    if len(strides) != len(level_shapes):
-        raise ValueError(
-            f"{op}: strides must have one entry for each of {len(level_shapes)} levels, got {len(strides)}"
-        )
     for shape in level_shapes:
-        if len(shape) != 2 or min(shape) < 0:
+        _check.sequence(op, "level_shapes", shape, "of (height, width) pairs")
+        if len(shape) != 2:
             raise ValueError(f"{op}: level_shapes must be (height, width) pairs, got {tuple(shape)}")
-    for stride in strides:
-        _check.number(op, "strides", stride, math.ulp(0.0))
+        for cells in shape:
+            _check.whole(op, "level_shapes", cells, 0)
+    _check.strides(op, strides, len(level_shapes))
 
 
 def grid(op: str, level_shapes: Any, strides: Any, anchors: int) -> None:

@@ -37,6 +37,7 @@ ERRORS = [
         ValueError,
         r"strides do not fit the heights of the levels: got \[128.*\] for \[8, 4, 2, 1, 1\]",
     ),
+    ({"strides": 8}, TypeError, "strides must be a list of numbers, got int"),
     ({"strides": (8, 16, 32, 64, 0)}, ValueError, "strides must be above 0 .* got 0"),
     ({"targets": {}}, TypeError, "targets must be a list of dicts or PaddedTargets, got dict"),
     ({"targets": GOOD.targets[:1]}, ValueError, "targets must have one entry for each of 2 images, got 1"),

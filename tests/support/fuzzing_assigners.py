@@ -31,4 +31,19 @@ def task_aligned_assign(call: Any) -> dict[str, Any]:
     }
 
 
-OPS = {"task_aligned_assign": task_aligned_assign}
+def atss_assign(call: Any) -> dict[str, Any]:
+    batch, gts = call.draw(st.integers(0, 3)), call.draw(st.sampled_from([0, 1, 3, 40]))
+    level_shapes = call.draw(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=8))
+    return {
+        "gt_boxes": call.other(batch, gts, 4, high=60.0),
+        "gt_counts": call.labels(batch, gts),
+        "level_shapes": level_shapes,
+        "strides": [2 ** (i + 2) for i in range(len(level_shapes))],
+        "valid_shapes": call.maybe(lambda: call.other(batch, 2, high=60.0)),
+        "topk": call.draw(st.integers(1, 32)),
+        "anchor_scale": call.draw(st.sampled_from([1, 8.0])),
+        "center_offset": call.draw(st.sampled_from([0, 0.5])),
+    }
+
+
+OPS = {"atss_assign": atss_assign, "task_aligned_assign": task_aligned_assign}

@@ -65,9 +65,10 @@ def atss_assign(
     _check.labels(_OP, "gt_counts", gt_counts, gt_boxes, batch, "(B,)")
     _arguments.levels(_OP, level_shapes, strides)
     if valid_shapes is not None:
-        _check.tensor(_OP, "valid_shapes", valid_shapes)
+        _check.real(_OP, "valid_shapes", valid_shapes)
         _check.shape(_OP, "valid_shapes", valid_shapes, (*batch, 2), "(B, 2)")
         _check.same_device(_OP, "valid_shapes", valid_shapes, gt_boxes)
+        valid_shapes = valid_shapes.detach()
     _check.number(_OP, "topk", topk, 1, 32)
     _check.number(_OP, "anchor_scale", anchor_scale, math.ulp(0.0))
     _check.number(_OP, "center_offset", center_offset, -1e6, 1e6)

@@ -112,6 +112,7 @@ def gfl_loss(
 
 
 def _check_maps(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], strides: Sequence[float]) -> None:
+    _check.sequence(_OP, "strides", strides, "of numbers")
     for name, maps in (("cls_scores", cls_scores), ("bbox_preds", bbox_preds)):
         _check.levels(_OP, name, maps)
         if len(maps) != len(strides):
@@ -132,8 +133,7 @@ def _check_maps(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], stri
     if channels % 4:
         raise ValueError(f"{_OP}: bbox_preds must have 4 * bins channels, got {channels}")
     _check.num_bins(_OP, "bins (the channels of bbox_preds / 4)", channels // 4)
-    for stride in strides:
-        _check.number(_OP, "strides", stride, math.ulp(0.0))
+    _check.strides(_OP, strides, len(cls_scores))
     _check_pyramid([x.shape[2:] for x in cls_scores], strides)
 
 

@@ -43,7 +43,7 @@ def task_aligned_assign(
         count = None if gt_counts is None else gt_counts[image]
         gts = _assignment.ground_truths(gt_boxes[image], gt_labels[image], count, scores.shape[2])
         overlap = _overlap(boxes[image], gts.boxes, iou)  # (A, G)
-        score = _probabilities(scores[image][:, gts.labels].to(boxes.dtype), logits)
+        score = _probabilities(_assignment.scores_of(scores[image], gts.labels).to(boxes.dtype), logits)
         metric = torch.where(overlap > 0, score**alpha * overlap**beta, 0.0)
         inside = _assignment.points_inside(points, enlarged(gts.boxes, min_side), INSIDE_MARGIN[inside_first])
         inside = inside & gts.real
