@@ -210,16 +210,12 @@ int gfl_generalized_focal_loss_backward(const gfl_device* device, const gfl_gene
 }
 
 int gfl_atss_assign_run(const gfl_device* device, const gfl_atss_assign* op) {
-  if (op->topk < 1 || op->topk > 32) return gfl::fail(GFL_ERROR_ARGUMENT, "topk must be 1 to 32, got %d", op->topk);
+  if (op->topk < 1) return gfl::fail(GFL_ERROR_ARGUMENT, "topk must be at least 1, got %d", op->topk);
   if (device->type == GFL_CPU) return gfl::cpu_atss_assign(*op);
 #if defined(GFL_WITH_CUDA)
   if (device->type == GFL_CUDA) return gfl::cuda::atss_assign(*device, *op);
 #endif
   return gfl::no_such_device(*device);
-}
-
-int64_t gfl_atss_assign_workspace_bytes(const gfl_device* device, const gfl_atss_assign* op) {
-  return device->type == GFL_CPU ? gfl::cpu_atss_assign_workspace_bytes(*op) : 0;
 }
 
 int gfl_task_aligned_assign_run(const gfl_device* device, const gfl_task_aligned_assign* op) {

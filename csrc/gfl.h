@@ -278,17 +278,15 @@ typedef struct gfl_atss_assign {
   int64_t classes;
   const void* valid_shapes; /* (batch, 2) height, width in pixels; NULL: every cell is valid */
   gfl_levels levels;
-  int32_t topk;         /* candidates of a level, 1 .. 32 */
+  int32_t topk;         /* candidates of a level; a level with fewer cells has no more than those */
   double anchor_scale;  /* an anchor's side in strides */
   double center_offset; /* of a cell's centre, in strides */
   int32_t* assigned_gt; /* (batch, anchors): a gt's index, GFL_BACKGROUND or GFL_OUTSIDE */
   float* assigned_iou;  /* (batch, anchors): the IoU with that gt, else 0; NULL: not wanted */
   int32_t* labels;      /* (batch, anchors): the label of that gt, else as assigned_gt; NULL: not wanted */
-  void* workspace;      /* gfl_atss_assign_workspace_bytes() bytes */
 } gfl_atss_assign;
 
 GFL_API int gfl_atss_assign_run(const gfl_device* device, const gfl_atss_assign* op);
-GFL_API int64_t gfl_atss_assign_workspace_bytes(const gfl_device* device, const gfl_atss_assign* op);
 
 typedef struct gfl_task_aligned_assign {
   int64_t batch;

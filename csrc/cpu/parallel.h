@@ -32,6 +32,12 @@ GFL_FN void parallel_chunks(int64_t chunks, const Body& body) {
       const_cast<void*>(static_cast<const void*>(&body)));
 }
 
+// As CUDA's atomicCAS.
+GFL_FN int32_t compare_exchange(int32_t* address, int32_t expected, int32_t desired) {
+  __atomic_compare_exchange_n(address, &expected, desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+  return expected;
+}
+
 // ---- chunks --------------------------------------------------------------------------------------
 
 // Elements in a chunk of work: enough to be worth a thread, small enough that two threads share a middling tensor.

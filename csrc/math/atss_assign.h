@@ -8,14 +8,16 @@
 //
 // The k nearest cells without looking at all: sort the columns by their distance to the centre, and the rows. A cell in
 // column rank i and row rank j has (i + 1)(j + 1) - 1 cells that are at least as near in both axes, hence only those with
-// (i + 1)(j + 1) <= k can be among the k nearest: 23 cells for k = 9.
+// (i + 1)(j + 1) <= k can be among the k nearest: 23 cells for k = 9. Where k is above kFewCandidates, these become
+// many, and the cells are found as a disc: cell_disc.h.
 #pragma once
 
+#include "cell_disc.h"
 #include "iou.h"
 
 namespace gfl {
 
-constexpr int kMostCandidates = 32;  // of one level
+constexpr int kFewCandidates = 32;  // of one level
 constexpr double kInsideMargin = 0.01;
 
 // One level as one image sees it: only `height` x `width` cells are valid, of rows that are `row_cells` long.
@@ -69,8 +71,8 @@ GFL_FN bool nearer(const AtssCandidate<T>& a, const AtssCandidate<T>& b) {
 // Leaves the level's candidates, at most k; returns how many. The centre must be finite.
 template <class T>
 GFL_FN int nearest_cells(const AtssLevel<T>& level, T center_x, T center_y, int k, AtssCandidate<T>* nearest) {
-  int columns[kMostCandidates], rows[kMostCandidates];
-  T across[kMostCandidates], down[kMostCandidates];
+  int columns[kFewCandidates], rows[kFewCandidates];
+  T across[kFewCandidates], down[kFewCandidates];
   const int num_columns = level.width < k ? level.width : k;
   const int num_rows = level.height < k ? level.height : k;
   nearest_on_axis(center_x, level.stride, level.offset, level.width, num_columns, columns, across);
@@ -88,12 +90,31 @@ GFL_FN int nearest_cells(const AtssLevel<T>& level, T center_x, T center_y, int 
   return found;
 }
 
+// As many candidates as there are cells, or topk.
+template <class T>
+GFL_FN int64_t candidates_of(const AtssLevel<T>& level, int topk) {
+  const int64_t cells = static_cast<int64_t>(level.height) * level.width;
+  return cells < topk ? cells : topk;
+}
+
+// The level as seen from a centre; it must have cells.
+template <class T>
+GFL_FN CellDisc<T> cells_around(const AtssLevel<T>& level, T center_x, T center_y) {
+  return {AxisView<T>(center_x, level.stride, level.offset, level.width),
+          AxisView<T>(center_y, level.stride, level.offset, level.height)};
+}
+
 template <class T>
 GFL_FN Box<T> anchor_box(const AtssLevel<T>& level, int x, int y) {
   const T center_x = cell_center(x, level.stride, level.offset);
   const T center_y = cell_center(y, level.stride, level.offset);
   return {center_x - level.half_side, center_y - level.half_side, center_x + level.half_side,
           center_y + level.half_side};
+}
+
+template <class T>
+GFL_FN T anchor_iou(const AtssLevel<T>& level, int x, int y, const Box<T>& box) {
+  return plain_iou(anchor_box(level, x, y), box, constant<T>(kUnionFloor));
 }
 
 template <class T>
@@ -106,17 +127,8 @@ GFL_FN bool center_inside(const AtssLevel<T>& level, int x, int y, const Box<T>&
 }
 
 // Mean + unbiased standard deviation; one value alone has no deviation, and NaN admits nobody.
-template <class T>
-GFL_FN double atss_threshold(const T* ious, int count) {
-  double sum = 0;
-  for (int i = 0; i < count; ++i) sum += static_cast<double>(ious[i]);
-  const double mean = sum / count;
-  double squares = 0;
-  for (int i = 0; i < count; ++i) {
-    const double d = static_cast<double>(ious[i]) - mean;
-    squares += d * d;
-  }
-  return mean + sqrt(squares / (count - 1));
+GFL_FN double atss_threshold(double mean, double squares, int64_t count) {
+  return mean + sqrt(squares / static_cast<double>(count - 1));
 }
 
 // Valid cells along an axis of `cells`, in an image of `pixels`.

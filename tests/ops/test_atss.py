@@ -43,7 +43,7 @@ def random_gts(seed: int, batch: int, gts: int, height: int, width: int, dtype=t
     return torch.cat([corner, corner + size], 2).to(dtype), counts
 
 
-@pytest.mark.parametrize("topk", [1, 5, 9, 32])
+@pytest.mark.parametrize("topk", [1, 9, 32, 50])
 @pytest.mark.parametrize("center_offset", [0.0, 0.5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("height", "width"), [(640, 640), (333, 500), (64, 700), (8, 8)])
@@ -55,6 +55,22 @@ def test_native_is_the_reference(height, width, dtype, center_offset, topk, assi
     gt, iou = assign(*arguments, topk=topk, center_offset=center_offset)
     with gfl_ops.use_backend("reference"):
         expected_gt, expected_iou = atss_assign(*arguments, topk=topk, center_offset=center_offset)
+    assert torch.equal(gt, expected_gt)
+    torch.testing.assert_close(iou, expected_iou, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("topk", [33, 200, 1000, 2**31 - 1])
+@native_backends
+def test_more_candidates_than_some_levels_have_cells(topk, dtype, assign) -> None:
+    """Also from far away, where distances tie up to rounding."""
+    boxes, counts = random_gts(topk, 2, 12, 200, 300, dtype)
+    boxes[1, :4] += torch.tensor([3e4, 1e7, 1e20, -2e5])[:, None]
+    arguments = (boxes, counts.clamp(min=5), pyramid(200, 300), STRIDES, torch.tensor([[200, 300], [70, 160]]))
+    gt, iou = assign(*arguments, topk=topk)
+    with gfl_ops.use_backend("reference"):
+        expected_gt, expected_iou = atss_assign(*arguments, topk=topk)
+    assert (gt >= 0).any()
     assert torch.equal(gt, expected_gt)
     torch.testing.assert_close(iou, expected_iou, rtol=1e-6, atol=1e-7)
 
@@ -189,7 +205,8 @@ def test_opcheck_and_compile(needs_native) -> None:
         ({"level_shapes": [(8, 8.5)]}, TypeError, "level_shapes must be a whole number, got 8.5"),
         ({"valid_shapes": torch.zeros(1, 2, dtype=torch.complex64)}, TypeError, "valid_shapes must hold floats or"),
         ({"valid_shapes": torch.zeros(3, 2)}, ValueError, r"valid_shapes must be \(B, 2\) = \(1, 2\), got \(3, 2\)"),
-        ({"topk": 33}, ValueError, r"topk must be in \[1, 32\].* got 33"),
+        ({"topk": 0}, ValueError, "topk must be at least 1 .* got 0"),
+        ({"topk": 1.5}, TypeError, "topk must be a whole number, got 1.5"),
     ],
 )
 def test_errors(change: dict, error: type[Exception], words: str) -> None:

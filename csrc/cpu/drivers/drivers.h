@@ -8,7 +8,6 @@
 namespace gfl {
 
 int cpu_atss_assign(const gfl_atss_assign& op);
-int64_t cpu_atss_assign_workspace_bytes(const gfl_atss_assign& op);
 int cpu_nms(const CpuKernels& kernels, const gfl_nms& op);
 int64_t cpu_nms_workspace_bytes(const gfl_nms& op);
 int cpu_postprocess(const CpuKernels& kernels, const gfl_postprocess& op);

@@ -72,11 +72,5 @@ class TopList {
   int size_ = 0;
 };
 
-// As CUDA's atomicCAS.
-GFL_FN int32_t compare_exchange(int32_t* address, int32_t expected, int32_t desired) {
-  __atomic_compare_exchange_n(address, &expected, desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
-  return expected;
-}
-
 }  // namespace
 }  // namespace gfl

@@ -45,7 +45,7 @@ def atss_assign(
         strides: pixels per cell of each level.
         valid_shapes: (B, 2) height and width in pixels of each image inside the padded batch. Anchors outside it are
             ignored, also as candidates.
-        topk: how many candidates a ground truth has on each level, 1 to 32.
+        topk: how many candidates a ground truth has on each level. A level with fewer cells has no more than those.
         anchor_scale: the side of an anchor, in strides.
         center_offset: where the centre of an anchor lies in its cell: 0 is the corner, 0.5 the middle.
 
@@ -69,14 +69,14 @@ def atss_assign(
         _check.shape(_OP, "valid_shapes", valid_shapes, (*batch, 2), "(B, 2)")
         _check.same_device(_OP, "valid_shapes", valid_shapes, gt_boxes)
         valid_shapes = valid_shapes.detach()
-    _check.number(_OP, "topk", topk, 1, 32)
+    _check.whole(_OP, "topk", topk, 1)
     _check.number(_OP, "anchor_scale", anchor_scale, math.ulp(0.0))
     _check.number(_OP, "center_offset", center_offset, -1e6, 1e6)
 
     kernels = kernels_for(_OP, gt_boxes, native)
     if kernels is not None:
         return kernels.atss_assign(
-            gt_boxes, gt_counts, level_shapes, strides, valid_shapes, int(topk), anchor_scale, center_offset
+            gt_boxes, gt_counts, level_shapes, strides, valid_shapes, topk, anchor_scale, center_offset
         )
     return reference.atss_assign(
         gt_boxes,
@@ -84,7 +84,7 @@ def atss_assign(
         level_shapes,
         strides,
         valid_shapes,
-        topk=int(topk),
+        topk=topk,
         anchor_scale=anchor_scale,
         center_offset=center_offset,
     )

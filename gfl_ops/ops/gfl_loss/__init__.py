@@ -154,7 +154,7 @@ def _checked_options(options: Options, bins: int) -> Options:
         raise ValueError(f"{_OP}: loss_weights must be three numbers, got {weights}")
     for weight in weights:
         _check.number(_OP, "loss_weights", weight, -math.inf)
-    _check.number(_OP, "topk", options.topk, 1, 32)
+    _check.whole(_OP, "topk", options.topk, 1)
     _check.choice(_OP, "iou_kind", options.iou_kind, tuple(KINDS))
     check_rules(_OP, options.iou_kind, options.eps_rule, options.alpha_rule)
     _check.number(_OP, "eps", options.eps, 0)
@@ -164,7 +164,6 @@ def _checked_options(options: Options, bins: int) -> Options:
     return options._replace(
         beta=float(options.beta),
         loss_weights=(float(weights[0]), float(weights[1]), float(weights[2])),
-        topk=int(options.topk),
         eps=float(options.eps),
         target_margin=float(options.target_margin),
         anchor_scale=float(options.anchor_scale),
