@@ -40,7 +40,7 @@ def atss_assign(call: Any) -> dict[str, Any]:
         "level_shapes": level_shapes,
         "strides": [2 ** (i + 2) for i in range(len(level_shapes))],
         "valid_shapes": call.maybe(lambda: call.other(batch, 2, high=60.0)),
-        "topk": call.draw(st.integers(1, 32)),
+        "topk": call.some(st.integers(1, 32), st.integers(33, 2**31 - 1)),
         "anchor_scale": call.draw(st.sampled_from([1, 8.0])),
         "center_offset": call.draw(st.sampled_from([0, 0.5])),
     }
