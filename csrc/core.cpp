@@ -91,17 +91,28 @@ bool is_dense(const gfl_bins& x, int64_t sides, int64_t bins) {
   return !x.data || (x.channel_stride == 1 && x.length_stride == sides * bins);
 }
 
-// Dense rows of several sides are rows of one side, and more of them.
-gfl_integral of_one_side(gfl_integral op) {
+// Dense rows of several sides are rows of one side, and more of them. A side has `outputs` values in the output.
+template <class Op>
+Op of_one_side(Op op, int64_t outputs) {
   const gfl_bins& output = op.output;
   const bool one_value = output.channel_stride == 0 && output.length_stride == 0;  // the gradient of a sum
   if (op.batch != 1 || !is_dense(op.logits, op.sides, op.bins) || !is_dense(op.grad, op.sides, op.bins)) return op;
-  if (!one_value && !is_dense(output, op.sides, 1)) return op;
+  if (!one_value && !is_dense(output, op.sides, outputs)) return op;
   op.length *= op.sides;
   op.sides = 1;
   op.logits.length_stride = op.grad.length_stride = op.bins;
-  op.output.length_stride = one_value ? 0 : 1;
+  op.output.length_stride = one_value ? 0 : outputs;
   return op;
+}
+
+int bad_statistics(const gfl_distribution_statistics& op) {
+  if (!bins_allowed(op.bins)) return bad_bins(op.bins);
+  return fail(GFL_ERROR_ARGUMENT, "topk must be 1 to %lld, got %lld", static_cast<long long>(op.bins),
+              static_cast<long long>(op.topk));
+}
+
+bool statistics_allowed(const gfl_distribution_statistics& op) {
+  return bins_allowed(op.bins) && op.topk >= 1 && op.topk <= op.bins;
 }
 
 // For a sum over rows x cols elements.
@@ -169,14 +180,26 @@ int gfl_distribution_focal_loss_backward(const gfl_device* device, const gfl_dis
 
 int gfl_integral_forward(const gfl_device* device, const gfl_integral* op) {
   if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
-  const gfl_integral rows = gfl::of_one_side(*op);
+  const gfl_integral rows = gfl::of_one_side(*op, 1);
   GFL_DISPATCH(device, integral(rows, Pass::kForward), integral_forward(*device, rows));
 }
 
 int gfl_integral_backward(const gfl_device* device, const gfl_integral* op) {
   if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
-  const gfl_integral rows = gfl::of_one_side(*op);
+  const gfl_integral rows = gfl::of_one_side(*op, 1);
   GFL_DISPATCH(device, integral(rows, Pass::kBackward), integral_backward(*device, rows));
+}
+
+int gfl_distribution_statistics_forward(const gfl_device* device, const gfl_distribution_statistics* op) {
+  if (!gfl::statistics_allowed(*op)) return gfl::bad_statistics(*op);
+  const gfl_distribution_statistics rows = gfl::of_one_side(*op, op->topk + 1);
+  GFL_DISPATCH(device, distribution_statistics(rows, Pass::kForward), distribution_statistics_forward(*device, rows));
+}
+
+int gfl_distribution_statistics_backward(const gfl_device* device, const gfl_distribution_statistics* op) {
+  if (!gfl::statistics_allowed(*op)) return gfl::bad_statistics(*op);
+  const gfl_distribution_statistics rows = gfl::of_one_side(*op, op->topk + 1);
+  GFL_DISPATCH(device, distribution_statistics(rows, Pass::kBackward), distribution_statistics_backward(*device, rows));
 }
 
 int gfl_iou_loss_forward(const gfl_device* device, const gfl_iou_loss* op) {

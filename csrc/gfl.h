@@ -163,6 +163,22 @@ typedef struct gfl_integral {
 GFL_API int gfl_integral_forward(const gfl_device* device, const gfl_integral* op);
 GFL_API int gfl_integral_backward(const gfl_device* device, const gfl_integral* op);
 
+typedef struct gfl_distribution_statistics {
+  int64_t batch;
+  int64_t sides;
+  int64_t bins;
+  int64_t length;
+  int64_t topk; /* 1 .. bins */
+  gfl_bins logits;
+  /* (batch, sides * (topk + 1), length): the topk highest probabilities of a side, the highest first, and their mean.
+     Forward: written. Backward: the incoming gradient */
+  gfl_bins output;
+  gfl_bins grad; /* backward: written */
+} gfl_distribution_statistics;
+
+GFL_API int gfl_distribution_statistics_forward(const gfl_device* device, const gfl_distribution_statistics* op);
+GFL_API int gfl_distribution_statistics_backward(const gfl_device* device, const gfl_distribution_statistics* op);
+
 /* ---- boxes ------------------------------------------------------------------------------------ */
 
 typedef enum gfl_iou_kind { GFL_IOU = 0, GFL_GIOU = 1, GFL_DIOU = 2, GFL_CIOU = 3 } gfl_iou_kind;

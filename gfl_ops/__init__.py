@@ -24,6 +24,7 @@ from .ops.box_iou import box_iou
 from .ops.decode_boxes import decode_boxes
 from .ops.distribution_box_loss import DistributionBoxLosses, distribution_box_loss
 from .ops.distribution_focal_loss import distribution_focal_loss
+from .ops.distribution_statistics import distribution_statistics
 from .ops.generalized_focal_loss import generalized_focal_loss
 from .ops.gfl_loss import PaddedTargets, gfl_loss
 from .ops.integral import integral
@@ -68,6 +69,7 @@ __all__ = [
     "diou_loss",
     "distribution_box_loss",
     "distribution_focal_loss",
+    "distribution_statistics",
     "generalized_focal_loss",
     "gfl_loss",
     "giou_loss",

@@ -23,6 +23,7 @@ OPS = (
     "sigmoid_focal_loss",
     "distribution_focal_loss",
     "integral",
+    "distribution_statistics",
     "iou_loss",
     "box_iou",
     "generalized_focal_loss",

@@ -42,6 +42,7 @@ __all__ = [
     "decode_boxes",
     "distribution_box_loss",
     "distribution_focal_loss",
+    "distribution_statistics",
     "generalized_focal_loss",
     "gfl_loss",
     "integral",
@@ -89,6 +90,13 @@ def distribution_focal_loss(pred: Tensor, target: Tensor, reduction: str = "mean
     loss = functional.cross_entropy(pred, left, reduction="none") * (right.float() - target)
     loss = loss + functional.cross_entropy(pred, right, reduction="none") * (target - left.float())
     return oracle_losses.reduce(loss, None, reduction, None)
+
+
+def distribution_statistics(edge_logits: Tensor) -> Tensor:
+    """The lines of GFLv2's head."""
+    prob = functional.softmax(edge_logits.reshape(len(edge_logits), 4, -1), dim=2)
+    topk, _ = prob.topk(4, dim=2)
+    return torch.cat([topk, topk.mean(dim=2, keepdim=True)], dim=2).reshape(len(edge_logits), -1)
 
 
 def distribution_box_loss(

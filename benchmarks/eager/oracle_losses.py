@@ -147,6 +147,17 @@ def integral(pred, bin_values=None, num_bins=17, *, channel_dim=None):
     return out.movedim(-1, 1) if maps else out
 
 
+def distribution_statistics(edge_logits, topk=4, *, channel_dim=None):
+    """The head of GFLv2 has topk, which does not say which of equal probabilities comes first."""
+    maps = channel_dim == 1 or (channel_dim is None and edge_logits.dim() == 4)
+    if maps:
+        edge_logits = edge_logits.movedim(1, -1)
+    prob = F.softmax(edge_logits.unflatten(-1, (4, -1)), dim=-1)
+    highest = prob.sort(dim=-1, descending=True, stable=True).values[..., :topk]
+    out = torch.cat([highest, highest.mean(-1, keepdim=True)], -1).flatten(-2)
+    return out.movedim(-1, 1) if maps else out
+
+
 # ---- boxes ---------------------------------------------------------------------------------------
 
 

@@ -45,6 +45,8 @@ INSTRUCTIONS = {
     ("distribution_focal_loss_kernel", GRADIENT): (0.0, 26.0),
     ("integral_kernel", LOSS): (16.5, 17.0),
     ("integral_kernel", GRADIENT): (23.5, 24.0),
+    ("distribution_statistics_kernel", LOSS): (38.0, 38.5),
+    ("distribution_statistics_kernel", GRADIENT): (55.0, 55.5),
     ("distribution_box_loss_kernel", LOSS): (35.0, 36.0),
     ("distribution_box_loss_kernel", GRADIENT): (50.0, 51.0),
     ("count_kernel", LOSS): (58.0, 55.0),

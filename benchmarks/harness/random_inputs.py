@@ -37,6 +37,10 @@ def integral(rows: int) -> Inputs:
     return {"pred": torch.randn(max(rows // 4, 1), 68)}
 
 
+def statistics(rows: int) -> Inputs:
+    return {"edge_logits": integral(rows)["pred"]}
+
+
 def generalized(size: int) -> Inputs:
     return {
         "p_left": torch.rand(size) * 0.9 + 0.05,

@@ -188,6 +188,9 @@ def _elementwise(
         Row("sigmoid_focal_loss", f"{cells:,}x{classes}", size, lambda: random_inputs.focal(cells, classes), **options),
         Row("distribution_focal_loss", f"{sides:,}x17", size, lambda: random_inputs.dfl(sides), **options),
         Row("integral", f"{sides:,}x17", size, lambda: random_inputs.integral(sides), **options),
+        Row(
+            "distribution_statistics", f"{sides:,}x17", size, lambda: random_inputs.statistics(sides), EDGES, **options
+        ),
         Row("iou_loss", f"{pairs:,} giou", size, lambda: random_inputs.box_pairs(pairs), kwargs=GIOU, **options),
         Row(
             "distribution_box_loss",

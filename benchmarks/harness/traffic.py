@@ -118,6 +118,15 @@ def _integral(inputs: Inputs, with_gradient: bool) -> Kernels:
     return _integral_of(inputs["pred"], 17, with_gradient)
 
 
+def _distribution_statistics(inputs: Inputs, with_gradient: bool) -> Kernels:
+    logits = inputs["edge_logits"]
+    result = logits.numel() // 17 * 5 * logits.element_size()
+    yield Kernel("distribution_statistics_kernel", _size(logits) + result, logits.numel())
+    if with_gradient:
+        moved = 2 * _size(logits) + result
+        yield Kernel("distribution_statistics_kernel", moved, logits.numel(), GRADIENT)
+
+
 def _decode_boxes(inputs: Inputs, with_gradient: bool) -> Kernels:
     return _integral_of(inputs["edge_logits"], 17, False)
 
@@ -201,6 +210,7 @@ TABLE: dict[str, Callable[[Inputs, bool], Kernels]] = {
     "distribution_focal_loss": _distribution_focal_loss,
     "generalized_focal_loss": _generalized,
     "integral": _integral,
+    "distribution_statistics": _distribution_statistics,
     "iou_loss": _iou_loss,
     "box_iou": _box_iou,
     "distribution_box_loss": _distribution_box_loss,

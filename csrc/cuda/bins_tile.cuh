@@ -52,20 +52,22 @@ struct BinsRows {
   Divider by_length;
   Divider by_bins;
 
-  BinsRows(int64_t batch, int64_t sides_, int64_t bins_, int64_t length_, bool sides_innermost_, int value_bytes)
+  // `beside` bytes of a row's own lie behind the tile.
+  BinsRows(int64_t batch, int64_t sides_, int64_t bins_, int64_t length_, bool sides_innermost_, int value_bytes,
+           int beside = 0)
       : rows(batch * sides_ * length_),
         sides(sides_),
         length(length_),
         bins(static_cast<int>(bins_)),
         pitch(bins | 1),
-        tile_rows(kTileBytes / (pitch * value_bytes)),
+        tile_rows(kTileBytes / (pitch * value_bytes + beside)),
         tile_bytes(0),
         sides_innermost(sides_innermost_),
         by_sides(sides_),
         by_length(length_),
         by_bins(bins_) {
     tile_rows = tile_rows < kTileThreads ? tile_rows / 8 * 8 : kTileThreads;  // whole vectors and whole boxes
-    tile_bytes = tile_rows * pitch * value_bytes;
+    tile_bytes = tile_rows * (pitch * value_bytes + beside);
   }
 
   int64_t tiles() const { return (rows + tile_rows - 1) / tile_rows; }

@@ -14,6 +14,8 @@ int distribution_focal_loss_forward(const gfl_device& device, const gfl_distribu
 int distribution_focal_loss_backward(const gfl_device& device, const gfl_distribution_focal_loss& op);
 int integral_forward(const gfl_device& device, const gfl_integral& op);
 int integral_backward(const gfl_device& device, const gfl_integral& op);
+int distribution_statistics_forward(const gfl_device& device, const gfl_distribution_statistics& op);
+int distribution_statistics_backward(const gfl_device& device, const gfl_distribution_statistics& op);
 int iou_loss_forward(const gfl_device& device, const gfl_iou_loss& op);
 int iou_loss_backward(const gfl_device& device, const gfl_iou_loss& op);
 int box_iou_forward(const gfl_device& device, const gfl_box_iou& op);

@@ -51,9 +51,10 @@ def test_a_tile_of_rows_leaves_room_for_what_else_is_shared(architecture: int) -
     """Of the 48 KB that a block has without asking CUDA may keep 1 KB; see also test_cuda_shim.py."""
     source = (cubins.ROOT / "csrc" / "cuda" / "bins_tile.cuh").read_text()
     tile = 1024 * int(re.findall(r"kTileBytes = (\d+) \* 1024;", source)[0])
-    tiled = ("distribution_focal_loss_kernel", "integral_kernel", "distribution_box_loss_kernel", "decode_kernel")
-    found = [k for k in kernels_of(architecture) if k.name.startswith((*tiled, "edges_kernel"))]
-    assert len(found) == 3 * 14 + 2 * 2
+    tiled = ("distribution_focal_loss", "integral", "distribution_statistics", "distribution_box_loss")
+    names = [f"{op}_kernel" for op in (*tiled, "decode", "edges")]
+    found = [k for k in kernels_of(architecture) if k.name.startswith(tuple(names))]
+    assert len(found) == len(tiled) * 14 + 2 * 2
     assert {k.name: k.shared for k in found if k.shared + tile + 1024 > 48 * 1024} == {}
 
 
@@ -71,6 +72,12 @@ def test_hot_kernels_move_16_bytes_at_a_time(architecture: int) -> None:
         for op in ("distribution_focal_loss", "integral", "distribution_box_loss")
         for dtype in ("float", "bfloat16", "float16")
         for bins in (0, 17)
+        for grad in ("false", "true")
+    ]
+    staged += [
+        f"distribution_statistics_kernel<{dtype}, {bins}, {grad}>"
+        for dtype in ("float", "bfloat16", "float16")
+        for bins in ("0, 0", "17, 4")
         for grad in ("false", "true")
     ]
     dense = [

@@ -152,12 +152,39 @@ def test_integral_with_huge_logits(huge: float, shape: tuple[int, ...], dtype: t
     assert_same(pred.grad, 0.0)
 
 
+@dtypes
+@pytest.mark.parametrize("shape", [(1, 20), (1, 20, 2, 3)], ids=["rows", "map"])
+@pytest.mark.parametrize("huge", [INF, 1e4])
+def test_distribution_statistics_with_huge_logits(
+    huge: float, shape: tuple[int, ...], dtype: torch.dtype, backend
+) -> None:
+    """One bin that takes all; two that share it, of which the lower is first; and all bins alike."""
+    logits = torch.zeros(shape, dtype=dtype, device=backend.device)
+    logits[:, 1] = huge
+    logits[:, [7, 9]] = huge
+    logits[:, 10:14] = -INF  # all on the last bin
+    logits[:, 15:20] = -1e4
+    logits.requires_grad_()
+    out = gfl_ops.distribution_statistics(logits, 2)
+    expected = [1, 0, 0.5, 0.5, 0.5, 0.5, 1, 0, 0.5, 0.2, 0.2, 0.2]
+    like = (1, 12, *[1] * (len(shape) - 2))
+    slack = 1e-3 if dtype in (torch.float16, torch.bfloat16) else 1e-7
+    assert_same(out.detach(), torch.tensor(expected).reshape(like).expand(out.shape), slack)
+    of_first = torch.tensor([1.0, 0, 0] * 4).reshape(like).expand(out.shape)
+    out.backward(of_first.to(out))
+    gradient = torch.zeros(20)
+    gradient[[7, 9]] = torch.tensor([0.25, -0.25])
+    gradient[15:] = torch.tensor([0.16, -0.04, -0.04, -0.04, -0.04])
+    like = (1, 20, *[1] * (len(shape) - 2))
+    assert_same(logits.grad, gradient.reshape(like).expand(shape), slack)
+
+
 EXTREME = {"far": [70.0] * 17, "farther": [-1e4] * 17, "+inf": [INF] + [0.0] * 16, "-inf": [-INF] * 16 + [0.0]}
 EXTREME |= {"steep": [95.0] + [-95.0] * 16, "nan": [0.0] * 16 + [NAN]}
 
 
 @pytest.mark.parametrize("logits", EXTREME.values(), ids=EXTREME)
-@pytest.mark.parametrize("op", ["distribution_focal_loss", "integral"])
+@pytest.mark.parametrize("op", ["distribution_focal_loss", "integral", "distribution_statistics"])
 def test_an_extreme_row_and_its_neighbours(op: str, logits: list[float], backend) -> None:
     """Whatever is worked on together: a row has the result that it has alone."""
 
@@ -165,9 +192,9 @@ def test_an_extreme_row_and_its_neighbours(op: str, logits: list[float], backend
         if op == "distribution_focal_loss":
             return loss_and_grad(gfl_ops.distribution_focal_loss, pred, target)
         pred = pred.reshape(-1, 68).detach().requires_grad_()
-        edges = gfl_ops.integral(pred)
+        edges = getattr(gfl_ops, op)(pred)
         edges.backward(torch.ones_like(edges))
-        return edges.detach().flatten(), pred.grad.reshape(-1, 17)
+        return edges.detach().reshape(len(pred) * 4, -1), pred.grad.reshape(-1, 17)
 
     make = torch.Generator().manual_seed(0)
     pred, target = torch.randn(128, 17, generator=make).to(backend.device), torch.full((128,), 3.25)

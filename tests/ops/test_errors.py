@@ -32,6 +32,7 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "distribution_focal_loss": lambda: {"pred": torch.randn(N, BINS), "target": torch.rand(N)},
     "integral": lambda: {"pred": torch.randn(N, 4 * BINS), "num_bins": BINS},
+    "distribution_statistics": lambda: {"edge_logits": torch.randn(N, 4 * BINS)},
     "iou_loss": lambda: {"pred": torch.rand(N, 4), "target": torch.rand(N, 4)},
     "giou_loss": lambda: {"pred": torch.rand(N, 4), "target": torch.rand(N, 4)},
     "diou_loss": lambda: {"pred": torch.rand(N, 4), "target": torch.rand(N, 4)},
@@ -107,6 +108,7 @@ for op_, name_ in (
     ("distribution_focal_loss", "pred"),
     ("distribution_focal_loss", "target"),
     ("integral", "pred"),
+    ("distribution_statistics", "edge_logits"),
     ("iou_loss", "pred"),
     ("iou_loss", "target"),
     ("giou_loss", "pred"),
@@ -261,6 +263,16 @@ bad("integral", ValueError, r"bin_values must be \(bins,\) = \(8,\), got \(2, 4\
 bad("integral", TypeError, r"bin_values must be float32, .* got int64", bin_values=tensor(BINS, dtype=torch.int64))
 bad("integral", ValueError, r"bin_values must not require grad", bin_values=requiring_grad(BINS))
 
+bad("distribution_statistics", ValueError, r"edge_logits must be .* got \(6, 31\)", edge_logits=tensor(N, 31))
+bad("distribution_statistics", ValueError, r"edge_logits must be .* got \(\)", edge_logits=tensor())
+bad("distribution_statistics", ValueError, r"edge_logits must be .* got \(2, 5, 4, 4\)", edge_logits=tensor(2, 5, 4, 4))
+bad("distribution_statistics", ValueError, r"bins .* must be 2 to 256, got 1", edge_logits=tensor(N, 4))
+bad("distribution_statistics", ValueError, r"bins .* must be 2 to 256, got 257", edge_logits=tensor(N, 1028))
+bad("distribution_statistics", ValueError, r"channel_dim must be .* got 2 for 2-D", channel_dim=2)
+bad("distribution_statistics", TypeError, r"topk must be a whole number, got 4.0", topk=4.0)
+bad("distribution_statistics", ValueError, r"topk must be at least 1 .* got 0", topk=0)
+bad("distribution_statistics", ValueError, r"topk must be 1 to the number of bins, 8, got 9", topk=9)
+
 for op_ in ("iou_loss", "giou_loss", "diou_loss", "ciou_loss"):
     bad(op_, ValueError, r"pred must be \(N, 4\), got \(6, 5\)", pred=tensor(N, 5))
     bad(op_, ValueError, r"pred must be \(N, 4\), got \(4,\)", pred=tensor(4))
@@ -375,7 +387,7 @@ bad(
 )
 
 # What every loss shares.
-LOSSES = [op for op in GOOD if op not in ("integral", "box_iou", "decode_boxes")]
+LOSSES = [op for op in GOOD if op not in ("integral", "distribution_statistics", "box_iou", "decode_boxes")]
 for op_ in LOSSES:
     bad(op_, ValueError, r"reduction must be one of 'none', 'mean', 'sum', got 'average'", reduction="average")
     bad(op_, ValueError, r"reduction must be one of .* got None", reduction=None)

@@ -191,6 +191,13 @@ def integral(call: Call) -> dict[str, Any]:
     return {"pred": pred, "bin_values": values, "num_bins": call.bins}
 
 
+def distribution_statistics(call: Call) -> dict[str, Any]:
+    arguments = integral(call)
+    pred, bins = arguments["pred"], call.bins
+    topk = call.draw(st.integers(1, bins))
+    return {"edge_logits": pred, "topk": topk, "channel_dim": 1 if pred.ndim == 4 else None}
+
+
 def iou_loss(call: Call) -> dict[str, Any]:
     kind = call.draw(st.sampled_from(["iou", "giou", "diou", "ciou"]))
     arguments = {
@@ -268,6 +275,7 @@ OPS: dict[str, Callable[[Call], dict[str, Any]]] = {
     "soft_bce_loss": soft_bce_loss,
     "distribution_focal_loss": distribution_focal_loss,
     "integral": integral,
+    "distribution_statistics": distribution_statistics,
     "iou_loss": iou_loss,
     "giou_loss": one_kind_of_iou,
     "diou_loss": one_kind_of_iou,

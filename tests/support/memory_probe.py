@@ -47,6 +47,10 @@ def steps(dtype: torch.dtype) -> dict[str, tuple[torch.Tensor, Callable[[torch.T
         "distribution_focal_loss": (bins, lambda x: gfl_ops.distribution_focal_loss(x, score.repeat(4) * 16)),
         "integral": (flat, lambda x: gfl_ops.integral(x).sum()),
         "integral of channels-last maps": (maps, lambda x: gfl_ops.integral(x).sum()),
+        "distribution_statistics of maps": (
+            maps.contiguous(),
+            lambda x: gfl_ops.distribution_statistics(x, 1).sum(),
+        ),
         "giou_loss": (boxes, lambda x: gfl_ops.giou_loss(x, boxes, avg_factor=7.0)),
         "distribution_box_loss": (flat, lambda x: sum(gfl_ops.distribution_box_loss(x, points, targets)[:2])),
     }

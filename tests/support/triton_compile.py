@@ -36,6 +36,7 @@ KERNELS = (
     "class_loss_kernel",
     "distribution_focal_loss_kernel",
     "integral_kernel",
+    "distribution_statistics_kernel",
     "iou_loss_kernel",
     "aligned_iou_kernel",
 )
@@ -68,6 +69,7 @@ class Call:
     def case(self, rows: int) -> case_maker.Case:
         differentiable = {
             "distribution_box_loss": distributions.EDGES,
+            "distribution_statistics": distributions.EDGES,
             "generalized_focal_loss": distributions.BOTH,
             "box_iou": (),
         }
@@ -164,6 +166,9 @@ CALLS = [
         "integral", "map-channels-last", lambda n: distributions.integral(2, 68, 16, n, layout=case_maker.channels_last)
     ),
     Call("integral", "map-256", lambda n: distributions.integral(2, 1024, 16, n), ALL, {"num_bins": 256}),
+    Call("distribution_statistics", "rows", lambda n: distributions.statistics(n, 68)),
+    Call("distribution_statistics", "map", lambda n: distributions.statistics(2, 68, 1, n)),
+    Call("distribution_statistics", "map-256", lambda n: distributions.statistics(2, 1024, 16, n), (), {"topk": 20}),
     *(
         Call("iou_loss", kind, lambda n: boxes.boxes(n, weight=(n,)), ALL[:2], {"kind": kind})
         for kind in ("iou", "giou", "diou", "ciou")

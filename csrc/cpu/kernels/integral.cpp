@@ -4,6 +4,7 @@
 
 #include "../simd/row_group.h"
 #include "kernel.h"
+#include "side_chunks.h"
 
 namespace gfl {
 namespace GFL_ISA {
@@ -38,23 +39,16 @@ class Integral {
     int count;
   };
 
-  // Where a position's sides stand side by side, they are taken together, so that memory is passed over once.
   template <class Body>
   void for_stretches(const Body& body) const {
-    if (op_.sides == 0) return;
-    const int64_t together = (op_.logits.data ? op_.logits : op_.grad).channel_stride == 1 ? op_.sides : 1;
-    const int64_t rows = chunk_rows(op_.bins * together);
-    const int64_t pieces = chunk_count(op_.length, op_.bins * together);
-    parallel_chunks(op_.batch * op_.sides / together * pieces, [&](int64_t chunk) {
-      const int64_t first = chunk / pieces * together;
-      const int64_t batch = first / op_.sides;
-      const int64_t first_side = first % op_.sides;
-      const int64_t begin = chunk % pieces * rows;
-      const int64_t end = begin + rows < op_.length ? begin + rows : op_.length;
+    const bool sides_adjoin = (op_.logits.data ? op_.logits : op_.grad).channel_stride == 1;
+    parallel_sides(op_.batch, op_.sides, op_.bins, op_.length, sides_adjoin, [&](const SideChunk& chunk) {
       bool groups = true;  // until one is refused: where one row is steep, others are
-      for (int64_t start = begin; start < end; start += kGroupRows) {
-        const int count = static_cast<int>(end - start < kGroupRows ? end - start : kGroupRows);
-        for (int64_t side = 0; side < together; ++side) body(Stretch{batch, first_side + side, start, count}, groups);
+      for (int64_t start = chunk.begin; start < chunk.end; start += kGroupRows) {
+        const int count = static_cast<int>(chunk.end - start < kGroupRows ? chunk.end - start : kGroupRows);
+        for (int64_t side = 0; side < chunk.sides; ++side) {
+          body(Stretch{chunk.batch, chunk.first_side + side, start, count}, groups);
+        }
       }
     });
   }

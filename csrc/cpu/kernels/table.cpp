@@ -9,6 +9,7 @@ namespace GFL_ISA {
 int class_loss(const gfl_class_loss& op, Pass pass);
 int distribution_focal_loss(const gfl_distribution_focal_loss& op, Pass pass);
 int integral(const gfl_integral& op, Pass pass);
+int distribution_statistics(const gfl_distribution_statistics& op, Pass pass);
 int iou_loss(const gfl_iou_loss& op, Pass pass);
 int box_iou(const gfl_box_iou& op);
 int distribution_box_loss(const gfl_distribution_box_loss& op, Pass pass);
@@ -32,6 +33,7 @@ const CpuKernels GFL_JOIN(kernels_, GFL_ISA) = {
     GFL_ISA::class_loss,
     GFL_ISA::distribution_focal_loss,
     GFL_ISA::integral,
+    GFL_ISA::distribution_statistics,
     GFL_ISA::iou_loss,
     GFL_ISA::box_iou,
     GFL_ISA::distribution_box_loss,

@@ -12,6 +12,7 @@ struct CpuKernels {
   int (*class_loss)(const gfl_class_loss&, Pass);
   int (*distribution_focal_loss)(const gfl_distribution_focal_loss&, Pass);
   int (*integral)(const gfl_integral&, Pass);
+  int (*distribution_statistics)(const gfl_distribution_statistics&, Pass);
   int (*iou_loss)(const gfl_iou_loss&, Pass);
   int (*box_iou)(const gfl_box_iou&);
   int (*distribution_box_loss)(const gfl_distribution_box_loss&, Pass);

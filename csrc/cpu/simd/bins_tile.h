@@ -8,10 +8,11 @@
 namespace gfl {
 
 constexpr int kMostBins = 256;
+constexpr int kMostColumns = kMostBins + 1;  // the statistics of all bins have their mean besides
 
 template <class T>
 struct BinsTile {
-  alignas(64) T data[kMostBins * kBlock];
+  alignas(64) T data[kMostColumns * kBlock];
 };
 
 // Bin k of the vector-wide group of distributions that starts at `base`.
@@ -40,7 +41,7 @@ GFL_NOINLINE void load_any_bins(const gfl_bins& m, int64_t origin, int count, in
     }
     return;
   }
-  T rows[kMostBins * kBlock];
+  T rows[kMostColumns * kBlock];
   for (int i = 0; i < count; ++i) load_run(m.data, m.dtype, origin + i * m.length_stride, 1, bins, rows + i * bins);
   for (int i = count * bins; i < kBlock * bins; ++i) rows[i] = T();
   rows_to_tile(rows, bins, bins, tile);
@@ -54,7 +55,7 @@ GFL_NOINLINE void store_any_bins(const T* tile, const gfl_bins& m, int64_t origi
     }
     return;
   }
-  T rows[kMostBins * kBlock];
+  T rows[kMostColumns * kBlock];
   tile_to_rows(tile, bins, rows, bins);
   for (int i = 0; i < count; ++i) store_run(rows + i * bins, bins, m.data, m.dtype, origin + i * m.length_stride, 1);
 }

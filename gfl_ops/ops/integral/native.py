@@ -27,7 +27,7 @@ def readable(logits: Tensor) -> Tensor:
     return logits if logits.ndim == 2 or map_is_flat(logits) else logits.contiguous()
 
 
-def _sizes(logits: Tensor) -> tuple[int, int, int]:
+def sizes(logits: Tensor) -> tuple[int, int, int]:
     """batch, sides and length as gfl_integral counts"""
     if logits.ndim == 2:
         return 1, 4, logits.shape[0]
@@ -59,7 +59,7 @@ def _forward(logits: Tensor, bin_values: Tensor | None, bins: int, keep: bool) -
     grad = slopes if slopes.ndim > 1 else None
     if grad is not None and grad.nbytes >= LARGE:
         backed_by_huge_pages(grad)
-    _forward_kernel.run(logits, bin_values, bins, *_sizes(logits), output, grad)
+    _forward_kernel.run(logits, bin_values, bins, *sizes(logits), output, grad)
     return output, slopes
 
 
@@ -70,7 +70,7 @@ def _fill(
     of_a_sum = not any(grad_output.stride())  # one value for all
     if not of_a_sum and grad.ndim == 4 and not map_is_flat(grad_output):
         grad_output = grad_output.contiguous()
-    _backward_kernel.run(logits, bin_values, bins, *_sizes(grad), grad_output, grad)
+    _backward_kernel.run(logits, bin_values, bins, *sizes(grad), grad_output, grad)
 
 
 def _backward(grad_output: Tensor, logits: Tensor, bin_values: Tensor | None, bins: int) -> Tensor:

@@ -20,6 +20,8 @@ from tests.support.case_maker import (
 )
 from tests.support.cases.table import EXPONENTS, REDUCTIONS, row, with_weight
 
+EDGES = ("edge_logits",)
+
 
 def dfl(*shape, bins=17, first=0.0, layout=contiguous, values=None, sided=False, weight=False, avg=None, std=2.0):
     def build(make: Maker) -> dict[str, Any]:
@@ -120,6 +122,45 @@ for layout_ in MATRIX_LAYOUTS:
     row("integral", f"{layout_.__name__}", integral(6, 68, layout=layout_))
 
 
+def statistics(*shape, layout=contiguous, std=2.0, tied=False):
+    def build(make: Maker) -> dict[str, Any]:
+        logits = make._randn(*shape) * std
+        return {"edge_logits": make.cast(logits.round() if tied else logits, layout)}
+
+    return build
+
+
+for name_, build_, options_ in (
+    ("0x17", statistics(0, 68), {}),
+    ("1x17", statistics(1, 68), {}),
+    ("7x17", statistics(7, 68), {}),
+    ("33x17", statistics(33, 68), {}),
+    ("bins16", statistics(7, 64), {}),
+    ("bins8-top1", statistics(5, 32), {"topk": 1}),
+    ("bins2-top2", statistics(5, 8), {"topk": 2}),
+    ("bins33-top32", statistics(5, 132), {"topk": 32}),
+    ("bins17-all", statistics(5, 68), {"topk": 17}),
+    ("bins256-all", statistics(1, 1024), {"topk": 256}),
+    ("map-bins5-top3", statistics(2, 20, 3, 2), {"topk": 3}),
+    ("tied", statistics(9, 68, tied=True), {"smooth": False}),
+    ("tied-top7", statistics(9, 32, tied=True), {"topk": 7, "smooth": False}),
+    ("steep", statistics(6, 68, std=30.0), {}),
+    ("one-dim", statistics(68), {}),
+    ("three-dim", statistics(2, 5, 68), {}),
+    ("map", statistics(2, 68, 3, 5), {}),
+    ("map-channels-last", statistics(2, 68, 3, 5, layout=channels_last), {}),
+    ("map-transposed", statistics(2, 68, 3, 5, layout=transposed), {}),
+    ("map-strided", statistics(2, 68, 3, 5, layout=strided_cols), {}),
+    ("map-empty", statistics(2, 68, 0, 5), {}),
+    ("channel_dim-1", statistics(7, 32), {"channel_dim": 1, "topk": 2}),
+    ("channel_dim-last", statistics(2, 3, 5, 68), {"channel_dim": -1}),
+    ("5003x17", statistics(5003, 68), {"large": True}),
+    ("map-33x21", statistics(1, 68, 33, 21), {"large": True}),
+    *((layout_.__name__, statistics(6, 68, layout=layout_), {}) for layout_ in MATRIX_LAYOUTS),
+):
+    row("distribution_statistics", name_, build_, differentiable=EDGES, **options_)
+
+
 def generalized(*shape, y="tensor", ends=(0.0, 1.0), weight=False, avg=None, layout=contiguous):
     def build(make: Maker) -> dict[str, Any]:
         inputs: dict[str, Any] = {
@@ -188,7 +229,6 @@ def distribution_box_loss(
     return build
 
 
-EDGES = ("edge_logits",)
 for kind_ in ("iou", "giou", "diou", "ciou"):
     for reduction_ in REDUCTIONS:
         row(

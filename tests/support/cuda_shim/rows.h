@@ -211,6 +211,37 @@ void integral(Random& random) {
   integral_of(random, length, random.of<int64_t>({2, 8, 16, 17, 17, 33, 200}));
 }
 
+void distribution_statistics_of(Random& random, int64_t length, int64_t bins, int64_t topk) {
+  const int32_t dtype = any_dtype(random);
+  const int64_t batch = random.of<int64_t>({1, 1, 2, 3});
+  const int64_t sides = random.of<int64_t>({1, 4, 4});
+  BinsMatrix logits(dtype, batch, sides * bins, length, any_layout(random), random.below(4) == 0 ? 1 : 0);
+  logits.buffer.fill(random, -3.0, 3.0);
+  BinsMatrix output(dtype, batch, sides * (topk + 1), length, random.coin() ? Layout::kRows : Layout::kColumns, 0);
+  BinsMatrix grad(dtype, batch, sides * bins, length, random.coin() ? Layout::kRows : Layout::kColumns, 0);
+
+  gfl_distribution_statistics op{};
+  op.batch = batch;
+  op.sides = sides;
+  op.bins = bins;
+  op.length = length;
+  op.topk = topk;
+  op.logits = logits.view();
+  op.output = output.view();
+  check(gfl_distribution_statistics_forward(&kDevice, &op));
+  output.buffer.written("distribution_statistics");
+  op.grad = grad.view();
+  check(gfl_distribution_statistics_backward(&kDevice, &op));
+  grad.buffer.written("distribution_statistics gradient");
+}
+
+void distribution_statistics(Random& random) {
+  const int64_t length = random.of<int64_t>({0, 1, 7, 40, 150});
+  const int64_t bins = random.of<int64_t>({2, 8, 16, 17, 17, 33, 200, 256});
+  const int64_t topk = random.of<int64_t>({1, 4, 4, bins - 1, bins});
+  distribution_statistics_of(random, length, bins, topk < bins ? topk : bins);
+}
+
 void iou(Random& random) {
   const int32_t dtype = any_dtype(random);
   const int32_t compute = compute_dtype(dtype);
