@@ -10,6 +10,7 @@
 #include "cpu/parallel.h"
 #include "error.h"
 #include "gfl.h"
+#include "math/max_iou_assign.h"
 #include "math/task_aligned_assign.h"
 
 #if defined(__x86_64__)
@@ -253,6 +254,15 @@ int gfl_task_aligned_assign_run(const gfl_device* device, const gfl_task_aligned
 int64_t gfl_task_aligned_assign_workspace_bytes(const gfl_device* device, const gfl_task_aligned_assign* op) {
   const int64_t reach = 4 * (op->dtype == GFL_FLOAT64 ? sizeof(double) : sizeof(float));
   return gfl::task_aligned_best_bytes(*op) + (device->type == GFL_CPU ? op->batch * op->num_gts * reach : 0);
+}
+
+int gfl_max_iou_assign_run(const gfl_device* device, const gfl_max_iou_assign* op) {
+  GFL_DISPATCH(device, max_iou_assign(*op), max_iou_assign(*device, *op));
+}
+
+int64_t gfl_max_iou_assign_workspace_bytes(const gfl_device*, const gfl_max_iou_assign* op) {
+  return op->dtype == GFL_FLOAT64 ? gfl::MaxIou<double>::workspace_bytes(*op)
+                                  : gfl::MaxIou<float>::workspace_bytes(*op);
 }
 
 int gfl_nms_run(const gfl_device* device, const gfl_nms* op) {

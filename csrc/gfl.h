@@ -335,6 +335,30 @@ typedef struct gfl_task_aligned_assign {
 GFL_API int gfl_task_aligned_assign_run(const gfl_device* device, const gfl_task_aligned_assign* op);
 GFL_API int64_t gfl_task_aligned_assign_workspace_bytes(const gfl_device* device, const gfl_task_aligned_assign* op);
 
+typedef struct gfl_max_iou_assign {
+  int64_t batch;
+  int64_t num_anchors;
+  int64_t num_gts;        /* padded: gts of an image past its count are not looked at */
+  int32_t dtype;          /* of anchors, gt_boxes and assigned_iou: float32 or float64 */
+  const void* anchors;    /* (num_anchors, 4) contiguous, xyxy in pixels */
+  int64_t anchors_stride; /* from one image's to the next; 0: all have the same */
+  const uint8_t* valid;   /* (num_anchors): 0 takes no part; NULL: all do */
+  int64_t valid_stride;
+  const void* gt_boxes;     /* (batch, num_gts, 4) contiguous */
+  const int64_t* gt_counts; /* (batch,); NULL: all are real */
+  double positive_iou;      /* an anchor whose highest IoU reaches it becomes that gt's */
+  double background_from;   /* one whose highest IoU is in [background_from, background_below) is background */
+  double background_below;
+  double least_iou;     /* a gt claims its best anchors if their IoU is above 0 and reaches this */
+  int32_t all_best;     /* it claims all of them; else the first */
+  int32_t* assigned_gt; /* (batch, num_anchors): a gt's index, GFL_BACKGROUND, or GFL_OUTSIDE: takes no part */
+  void* assigned_iou;   /* (batch, num_anchors): the IoU with that gt, else 0 */
+  void* workspace;      /* gfl_max_iou_assign_workspace_bytes() bytes */
+} gfl_max_iou_assign;
+
+GFL_API int gfl_max_iou_assign_run(const gfl_device* device, const gfl_max_iou_assign* op);
+GFL_API int64_t gfl_max_iou_assign_workspace_bytes(const gfl_device* device, const gfl_max_iou_assign* op);
+
 /* ---- detections ------------------------------------------------------------------------------- */
 
 /* What must exceed the threshold for a box to suppress another. A pair of which either box has no area, is inverted or

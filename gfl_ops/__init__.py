@@ -29,6 +29,7 @@ from .ops.generalized_focal_loss import generalized_focal_loss
 from .ops.gfl_loss import PaddedTargets, gfl_loss
 from .ops.integral import integral
 from .ops.iou_loss import ciou_loss, diou_loss, giou_loss, iou_loss
+from .ops.max_iou_assign import MaxIouAssignment, max_iou_assign
 from .ops.multilevel_sigmoid_focal_loss import multilevel_sigmoid_focal_loss
 from .ops.multilevel_soft_bce_loss import multilevel_soft_bce_loss
 from .ops.multilevel_varifocal_loss import multilevel_varifocal_loss
@@ -53,6 +54,7 @@ __all__ = [
     "GIoULoss",
     "Integral",
     "IoULoss",
+    "MaxIouAssignment",
     "PaddedTargets",
     "QualityFocalLoss",
     "SigmoidFocalLoss",
@@ -75,6 +77,7 @@ __all__ = [
     "giou_loss",
     "integral",
     "iou_loss",
+    "max_iou_assign",
     "multilevel_sigmoid_focal_loss",
     "multilevel_soft_bce_loss",
     "multilevel_varifocal_loss",

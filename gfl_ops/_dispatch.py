@@ -30,6 +30,7 @@ OPS = (
     "distribution_box_loss",
     "atss_assign",
     "task_aligned_assign",
+    "max_iou_assign",
     "nms",
     "postprocess",
     "decode_boxes",
@@ -40,7 +41,7 @@ OPS = (
     "multilevel_varifocal_loss",
     "multilevel_soft_bce_loss",
 )
-TRITON_OPS = {op for op in OPS if op not in ("atss_assign", "task_aligned_assign", "nms", "postprocess")}
+TRITON_OPS = {op for op in OPS if not op.endswith("_assign") and op not in ("nms", "postprocess")}
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _triton_modules: dict[str, ModuleType] = {}
 _LEAST_TRITON = (3, 3)

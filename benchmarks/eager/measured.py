@@ -22,7 +22,7 @@ from torch.nn import functional
 
 import gfl_ops
 from benchmarks.eager import oracle_detections, oracle_gfl_loss, oracle_losses
-from benchmarks.eager.oracle_assigners import task_aligned_assign
+from benchmarks.eager.oracle_assigners import max_iou_assign, task_aligned_assign
 from benchmarks.eager.oracle_losses import (
     box_iou,
     decode_boxes,
@@ -47,6 +47,7 @@ __all__ = [
     "gfl_loss",
     "integral",
     "iou_loss",
+    "max_iou_assign",
     "multilevel_sigmoid_focal_loss",
     "multilevel_soft_bce_loss",
     "multilevel_varifocal_loss",

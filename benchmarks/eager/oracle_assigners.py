@@ -58,3 +58,28 @@ def task_aligned_assign(
     metric, overlap = metric * claimed, overlap * claimed
     score = (metric * overlap.amax(-1, keepdim=True) / (metric.amax(-1, keepdim=True) + eps)).amax(1)
     return torch.where(taken, gt, -1).int(), overlap.amax(1), score
+
+
+def max_iou_assign(
+    anchors: Tensor, gt_boxes: Tensor, gt_counts: Tensor, *, positive_iou: float = 0.5, negative_iou: float = 0.4
+) -> tuple[Tensor, Tensor]:
+    found = [
+        _max_iou(anchors, boxes[:count], positive_iou, negative_iou)
+        for boxes, count in zip(gt_boxes, gt_counts, strict=True)
+    ]
+    return torch.stack([gt for gt, _ in found]).int(), torch.stack([iou for _, iou in found])
+
+
+def _max_iou(anchors: Tensor, gts: Tensor, positive_iou: float, negative_iou: float) -> tuple[Tensor, Tensor]:
+    corner, opposite = torch.max(gts[:, None, :2], anchors[:, :2]), torch.min(gts[:, None, 2:], anchors[:, 2:])
+    shared = (opposite - corner).clamp(min=0).prod(2)
+    of_gt, of_anchor = ((boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (gts, anchors))
+    overlap = shared / (of_gt[:, None] + of_anchor - shared).clamp(min=1e-6)  # (G, A)
+    most, gt = overlap.max(0)
+    assigned = torch.where(most < negative_iou, -1, -2)
+    assigned = torch.where(most >= positive_iou, gt, assigned)
+    best = overlap.amax(1)
+    for i in range(len(gts)):
+        assigned[overlap[i] == best[i]] = i
+    own = overlap.gather(0, assigned.clamp(min=0)[None])[0]
+    return assigned, torch.where(assigned >= 0, own, 0.0)

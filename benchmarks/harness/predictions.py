@@ -61,6 +61,8 @@ GUESSED = {
     "task_aligned_claim": 12.0,
     "task_aligned_settle": 6.0,
     "task_aligned_won": 6.0,
+    "max_iou_compare": 8.0,
+    "max_iou_claim": 4.0,
     "finish_weights": 3.0,
     "positive_weights_kernel": 8.0,
     "positive_boxes_kernel": 6.0,

@@ -141,6 +141,20 @@ def aligned(images: int, gts: int, size: tuple[int, int] = (640, 640), classes: 
     }
 
 
+def anchor_boxes(images: int, gts: int, size: tuple[int, int] = (800, 1344)) -> Inputs:
+    """RetinaNet's nine anchors for each cell of strides 8 to 128."""
+    sides = torch.tensor([[r**-0.5 * o, r**0.5 * o] for r in (0.5, 1.0, 2.0) for o in (4.0, 4.0 * 2 ** (1 / 3), 6.35)])
+    levels = []
+    for (height, width), stride in zip(level_shapes(*size), STRIDES, strict=True):
+        centers = torch.cartesian_prod(torch.arange(height), torch.arange(width)).flip(1)[:, None].float()
+        levels.append(torch.cat([centers - sides / 2, centers + sides / 2], 2).reshape(-1, 4) * stride)
+    return {
+        "anchors": torch.cat(levels),
+        "gt_boxes": assignment(images, gts, size)["gt_boxes"],
+        "gt_counts": torch.full((images,), gts),
+    }
+
+
 def scored_boxes(count: int, classes: int | None = None) -> Inputs:
     corner = torch.rand(count, 2) * torch.tensor([1200.0, 700.0])
     inputs = {"boxes": torch.cat([corner, corner + 8 + torch.rand(count, 2) * 120], 1), "scores": torch.rand(count)}

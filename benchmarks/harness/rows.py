@@ -138,6 +138,19 @@ def _task_aligned(gts: int, target: float, **options: Any) -> Row:
     )
 
 
+def _max_iou(gts: int, target: float, **options: Any) -> Row:
+    return Row(
+        "max_iou_assign",
+        f"2x{gts:,} gts",
+        "retina",
+        lambda: random_inputs.anchor_boxes(2, gts),
+        (),
+        gradient=False,
+        targets={"cpu": Target(target)},
+        **options,
+    )
+
+
 def _detected(**arguments: Any) -> list[tuple[Tensor, ...]]:
     found = gfl_ops.postprocess(strides=STRIDES, **arguments).to_list()
     return [(image["boxes"], image["scores"], image["labels"]) for image in found]
@@ -286,6 +299,8 @@ def table() -> list[Row]:
         _task_aligned(7, 5),
         _task_aligned(100, 40, standard=True),
         _task_aligned(500, 150),
+        _max_iou(7, 5),
+        _max_iou(100, 10, standard=True),
         _whole_loss("2x7 gts", "coco2", 2, 7, standard=True, targets={"cpu": Target(15)}),
         _whole_loss("16x7 gts", "coco16", 16, 7),
         _whole_loss("16x7 gts, padded", "coco16", 16, 7, padded=True, targets={"cuda": gpu}),

@@ -163,6 +163,14 @@ def _task_aligned_assign(inputs: Inputs, with_gradient: bool) -> Kernels:
     yield Kernel("task_aligned_finish", (4 + 2 * number) * anchors)
 
 
+def _max_iou_assign(inputs: Inputs, with_gradient: bool) -> Kernels:
+    images, anchors = inputs["gt_boxes"].shape[0], inputs["anchors"].shape[-2]
+    number = _compute_bytes(inputs["anchors"])
+    yield Kernel("max_iou_prepare")
+    yield Kernel("max_iou_compare", 4 * number * anchors + (4 + number) * images * anchors)
+    yield Kernel("max_iou_claim", 4 * number * anchors + (4 + 2 * number) * images * anchors)
+
+
 def _gfl_loss(inputs: Inputs, with_gradient: bool) -> Kernels:
     scores, edges = inputs["cls_scores"], inputs["bbox_preds"]
     cells = sum(x.shape[0] * x.shape[2] * x.shape[3] for x in scores)
@@ -217,6 +225,7 @@ TABLE: dict[str, Callable[[Inputs, bool], Kernels]] = {
     "decode_boxes": _decode_boxes,
     "atss_assign": _atss_assign,
     "task_aligned_assign": _task_aligned_assign,
+    "max_iou_assign": _max_iou_assign,
     "gfl_loss": _gfl_loss,
     "multilevel_sigmoid_focal_loss": _multilevel,
     "multilevel_varifocal_loss": _multilevel,

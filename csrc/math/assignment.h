@@ -43,8 +43,8 @@ GFL_FN Box<T> enlarged(Box<T> box, T least) {
 // The ground truths of all images, padded to the same number.
 template <class T>
 struct GroundTruths {
-  const T* boxes;  // (batch, most, 4)
-  const int64_t* labels;
+  const T* boxes;         // (batch, most, 4)
+  const int64_t* labels;  // NULL: they do not matter
   const int64_t* counts;  // NULL: all are real
   int64_t most;
   int64_t classes;
@@ -58,7 +58,7 @@ struct GroundTruths {
     return {corners[0], corners[1], corners[2], corners[3]};
   }
   GFL_MEMBER int64_t label(int64_t image, int64_t gt) const { return labels[image * most + gt]; }
-  // Its sides are finite and above 0, and its label is a class.
+  // Its sides are finite and above 0, and its label, where they matter, is a class.
   GFL_MEMBER bool takes_part(int64_t image, int64_t gt) const {
     if (gt >= count(image)) return false;
     const Box<T> own = box(image, gt);
@@ -66,7 +66,7 @@ struct GroundTruths {
     const T height = own.y2 - own.y1;
     const T infinite = static_cast<T>(HUGE_VAL);
     if (!(width > T() && width < infinite && height > T() && height < infinite)) return false;
-    return label(image, gt) >= 0 && label(image, gt) < classes;
+    return !labels || (label(image, gt) >= 0 && label(image, gt) < classes);
   }
 };
 

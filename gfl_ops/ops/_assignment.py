@@ -20,15 +20,15 @@ class GroundTruths(NamedTuple):
 
 def ground_truths(boxes: Tensor, labels: Tensor, count: Tensor | None, classes: int) -> GroundTruths:
     """A box takes part if it is one of the first `count`, its sides are finite and above 0, its label is a class."""
-    real = _have_area(boxes) & (labels >= 0) & (labels < classes)
-    if count is not None:
-        real &= torch.arange(len(boxes), device=boxes.device) < count
+    real = real_boxes(boxes, count) & (labels >= 0) & (labels < classes)
     return GroundTruths(boxes, labels.long().clamp(0, max(classes - 1, 0)), real)
 
 
-def _have_area(boxes: Tensor) -> Tensor:
+def real_boxes(boxes: Tensor, count: Tensor | None) -> Tensor:
+    """(G,): whether a box is one of the first `count`, and its sides are finite and above 0."""
     sides = boxes[:, 2:] - boxes[:, :2]
-    return ((sides > 0) & sides.isfinite()).all(1)
+    real = ((sides > 0) & sides.isfinite()).all(1)
+    return real if count is None else real & (torch.arange(len(boxes), device=boxes.device) < count)
 
 
 def scores_of(scores: Tensor, labels: Tensor) -> Tensor:

@@ -32,10 +32,12 @@ def predictions(
     return boxes.detach().to(dtype), points.detach().to(dtype), gt_boxes.detach().to(dtype)
 
 
-def gt_list(op: str, gt_boxes: Any, batch: int) -> None:
+def gt_list(op: str, gt_boxes: Any, batch: int | None) -> None:
+    """Of any number of images where `batch` is None."""
     _check.floating(op, "gt_boxes", gt_boxes)
-    if gt_boxes.ndim != 3 or gt_boxes.shape[0] != batch or gt_boxes.shape[2] != 4:
-        raise ValueError(f"{op}: gt_boxes must be (B, G, 4) with B = {batch}, got {tuple(gt_boxes.shape)}")
+    if gt_boxes.ndim != 3 or (batch is not None and gt_boxes.shape[0] != batch) or gt_boxes.shape[2] != 4:
+        wanted = "(B, G, 4)" if batch is None else f"(B, G, 4) with B = {batch}"
+        raise ValueError(f"{op}: gt_boxes must be {wanted}, got {tuple(gt_boxes.shape)}")
 
 
 def ground_truths(op: str, gt_boxes: Tensor, gt_labels: Any, gt_counts: Any) -> None:

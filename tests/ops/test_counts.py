@@ -48,6 +48,7 @@ INPUTS: dict[str, Callable[[], Inputs]] = {
     "decode_boxes": lambda: random_inputs.decode(100),
     "atss_assign": lambda: random_inputs.assignment(2, 5, SIZE),
     "task_aligned_assign": lambda: random_inputs.aligned(2, 5, SIZE),
+    "max_iou_assign": lambda: random_inputs.anchor_boxes(2, 5, SIZE),
     "gfl_loss": lambda: random_inputs.head(2, 5, 80, SIZE),
     "multilevel_sigmoid_focal_loss": lambda: random_inputs.focal_maps(2, 40, SIZE),
     "multilevel_varifocal_loss": lambda: random_inputs.scored_maps(2, 40, SIZE),
@@ -82,6 +83,7 @@ LAUNCHES = {
     "decode_boxes": Stated(5),  # an integral; what torch makes of it
     "atss_assign": Stated(3),
     "task_aligned_assign": Stated(5),
+    "max_iou_assign": Stated(3),
     "gfl_loss": Stated(10, 12),
     "multilevel_sigmoid_focal_loss": Stated(3, 4),  # the labels become int32
     "multilevel_varifocal_loss": Stated(3, 4),

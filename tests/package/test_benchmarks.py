@@ -499,7 +499,7 @@ def test_bandwidth_is_of_the_bytes_that_are_moved() -> None:
 
 @pytest.mark.parametrize("op", traffic.TABLE)
 def test_the_kernels_that_move_bytes_are_those_in_the_sources(op: str) -> None:
-    row = next(row for row in rows.table() if row.op == op and row.size in ("small", "coco2", "yolo"))
+    row = next(row for row in rows.table() if row.op == op and row.size in ("small", "coco2", "yolo", "retina"))
     names = {kernel.name for kernel in traffic.kernels(row, row.make(), row.gradient)}
     sources = "".join(path.read_text() for path in sorted((ROOT / "csrc" / "cuda").glob("*.cu*")))
     there = set(re.findall(r"__global__ void\s+(?:__launch_bounds__\([^;{]*?\)\s+)?(\w+)\(", sources))

@@ -33,6 +33,16 @@ def grid_points(shapes: list[tuple[int, int]], center_offset: float = 0.5) -> Te
     return torch.cat(levels)
 
 
+def grid_anchors(size: int) -> Tensor:
+    """(A, 4): three shapes of anchors around each cell's corner, so that some have equal IoUs."""
+    levels = []
+    for (height, width), stride in zip(level_shapes(size), STRIDES, strict=True):
+        centers = torch.cartesian_prod(torch.arange(height), torch.arange(width)).flip(1)[:, None] * stride
+        half = torch.tensor([[2.0, 2.0], [1.5, 3.0], [3.0, 1.5]]) * stride
+        levels.append(torch.cat([centers - half, centers + half], 2).reshape(-1, 4))
+    return torch.cat(levels)
+
+
 def random_gts(generator: torch.Generator, batch: int, gts: int, size: int, kind: str) -> Tensor:
     sides = torch.rand(batch, gts, 2, generator=generator) ** 2 * size / 2 + 1
     middle = torch.rand(batch, gts, 2, generator=generator) * size

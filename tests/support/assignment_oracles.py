@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-BACKGROUND = -1
+BACKGROUND, OUTSIDE = -1, -2
 
 
 class Box(NamedTuple):
@@ -118,3 +118,42 @@ def task_aligned_assign(
             best_metric, best_iou = max(metric(gt, a) for a in kept), max(overlap(gt, a) for a in kept)
             normalized[anchor] = metric(gt, anchor) / (best_metric + eps) * best_iou
     return assigned, ious, normalized
+
+
+def max_iou_assign(
+    anchors: Tensor,
+    gt_boxes: Tensor,
+    valid: Tensor,
+    *,
+    positive_iou: float = 0.5,
+    negative_iou: float | tuple[float, float] = 0.4,
+    least_iou: float | None = 0.0,
+    all_best: bool = True,
+) -> tuple[list[int], list[float]]:
+    """Of one image, without padding: the gt and the IoU of each anchor."""
+    low, high = negative_iou if isinstance(negative_iou, tuple) else (0.0, negative_iou)
+    truths = boxes_of(gt_boxes)
+    taking_part = [a for a, part in enumerate(valid.tolist()) if part]
+    priors = boxes_of(anchors)
+    overlap = {
+        (gt, a): plain_iou(priors[a], box) if takes_part(box, 0, 1) else 0.0
+        for gt, box in enumerate(truths)
+        for a in taking_part
+    }
+    assigned, ious = [OUTSIDE] * len(priors), [0.0] * len(priors)
+    for a in taking_part:
+        gt = max(range(len(truths)), key=lambda gt: (overlap[gt, a], -gt), default=None)
+        most = 0.0 if gt is None else overlap[gt, a]
+        if gt is not None and most >= positive_iou:
+            assigned[a] = gt
+        elif low <= most < high or gt is None:
+            assigned[a] = BACKGROUND
+    for gt in range(len(truths)):
+        best = max((overlap[gt, a] for a in taking_part), default=0.0)
+        if best > 0 and least_iou is not None and best >= least_iou:
+            for a in [a for a in taking_part if overlap[gt, a] == best][: None if all_best else 1]:
+                assigned[a] = gt
+    for a in taking_part:
+        if assigned[a] >= 0:
+            ious[a] = overlap[assigned[a], a]
+    return assigned, ious

@@ -46,4 +46,20 @@ def atss_assign(call: Any) -> dict[str, Any]:
     }
 
 
-OPS = {"atss_assign": atss_assign, "task_aligned_assign": task_aligned_assign}
+def max_iou_assign(call: Any) -> dict[str, Any]:
+    batch, gts = call.draw(st.integers(0, 3)), call.draw(st.sampled_from([0, 1, 3, 70]))
+    anchors = call.draw(st.sampled_from([(call.rows, 4), (batch, call.rows, 4)]))
+    thresholds = st.sampled_from([0.1, 0.5, 1])
+    return {
+        "anchors": call.floats(*anchors, high=30.0),
+        "gt_boxes": call.other(batch, gts, 4, high=30.0),
+        "gt_counts": call.maybe(lambda: call.labels(batch, gts)),
+        "valid": call.maybe(lambda: call.labels(batch * call.rows, 1).bool().reshape(batch, call.rows)),
+        "positive_iou": call.draw(thresholds),
+        "negative_iou": call.some(thresholds, st.tuples(thresholds, thresholds)),
+        "least_iou": call.some(st.none(), thresholds),
+        "all_best": call.draw(st.booleans()),
+    }
+
+
+OPS = {"max_iou_assign": max_iou_assign, "atss_assign": atss_assign, "task_aligned_assign": task_aligned_assign}

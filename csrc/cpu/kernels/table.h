@@ -21,6 +21,7 @@ struct CpuKernels {
   int (*positive_weights)(const gfl_positive_weights&);
   int (*positive_boxes)(const gfl_positive_boxes&, Pass);
   int (*box_losses)(const gfl_box_losses&);
+  int (*max_iou_assign)(const gfl_max_iou_assign&);
   int (*task_aligned_assign)(const gfl_task_aligned_assign&);
   int (*scale_gradient)(void* data, int32_t dtype, int64_t size, const void* factor);
   // The number of boxes that stay; of logits that were found.

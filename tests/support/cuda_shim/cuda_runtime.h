@@ -79,6 +79,18 @@ inline uint32_t atomicMin(uint32_t* address, uint32_t value) {
   }
   return before;
 }
+template <class Word>
+Word shim_atomic_max(Word* address, Word value) {
+  Word before = __atomic_load_n(address, __ATOMIC_RELAXED);
+  while (value > before &&
+         !__atomic_compare_exchange_n(address, &before, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  return before;
+}
+inline uint32_t atomicMax(uint32_t* address, uint32_t value) { return shim_atomic_max(address, value); }
+inline unsigned long long atomicMax(unsigned long long* address, unsigned long long value) {
+  return shim_atomic_max(address, value);
+}
 inline uint32_t atomicOr(uint32_t* address, uint32_t bits) {
   return __atomic_fetch_or(address, bits, __ATOMIC_RELAXED);
 }

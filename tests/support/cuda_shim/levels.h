@@ -143,6 +143,49 @@ void task_aligned_assign(Random& random) {
   }
 }
 
+void max_iou_assign(Random& random) {
+  const int32_t dtype = random.of<int32_t>({GFL_FLOAT64, GFL_FLOAT32});
+  const int64_t batch = random.of<int64_t>({0, 1, 2, 3});
+  const int64_t num_gts = random.of<int64_t>({0, 1, 4, 37});
+  const int64_t anchors = random.of<int64_t>({0, 1, 31, 65, 300});
+  const RandomGts gts(random, dtype, batch, num_gts, 1);
+  const RandomGts priors(random, dtype, batch, anchors, 1);
+  const bool shared = random.coin();
+  std::vector<uint8_t> valid(static_cast<size_t>(batch * anchors));
+  for (uint8_t& part : valid) part = random.below(5) > 0;
+  Buffer assigned(GFL_INT32, batch * anchors);
+  Buffer iou(dtype, batch * anchors);
+
+  gfl_max_iou_assign op{};
+  op.batch = batch;
+  op.num_anchors = anchors;
+  op.num_gts = num_gts;
+  op.dtype = dtype;
+  op.anchors = priors.boxes.data();
+  op.anchors_stride = shared ? 0 : 4 * anchors;
+  op.valid = random.coin() ? valid.data() : nullptr;
+  op.valid_stride = shared ? 0 : anchors;
+  op.gt_boxes = gts.boxes.data();
+  op.gt_counts = gts.maybe_counts(random);
+  op.positive_iou = 0.5;
+  op.background_from = random.of({0.0, 0.1});
+  op.background_below = random.of({0.3, 0.5});
+  op.least_iou = random.of({0.0, 0.2, HUGE_VAL});
+  op.all_best = random.below(2);
+  op.assigned_gt = static_cast<int32_t*>(assigned.data());
+  op.assigned_iou = iou.data();
+  Buffer scratch(GFL_FLOAT64, (gfl_max_iou_assign_workspace_bytes(&kDevice, &op) + 7) / 8);
+  op.workspace = scratch.data();
+  for (Buffer* output : {&assigned, &iou}) output->poison();
+  check(gfl_max_iou_assign_run(&kDevice, &op));
+  iou.written("assigned_iou of max_iou_assign");
+  for (int64_t i = 0; i < batch * anchors; ++i) {
+    const int32_t gt = op.assigned_gt[i];
+    if (gt < GFL_OUTSIDE || gt >= num_gts) die("max_iou_assign: no such ground truth");
+    if ((gt < 0) != (iou[i] == 0.0)) die("max_iou_assign: an IoU without a ground truth, or the other way round");
+  }
+}
+
 void atss_assign(Random& random) {
   const int32_t dtype = random.of<int32_t>({GFL_FLOAT64, GFL_FLOAT32});
   const gfl_levels levels = any_levels(random);
