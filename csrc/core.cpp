@@ -179,6 +179,16 @@ int gfl_distribution_focal_loss_backward(const gfl_device* device, const gfl_dis
   GFL_DISPATCH(device, distribution_focal_loss(*op, Pass::kBackward), distribution_focal_loss_backward(*device, *op));
 }
 
+int gfl_distribution_kl_loss_forward(const gfl_device* device, const gfl_distribution_kl_loss* op) {
+  if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
+  GFL_DISPATCH(device, distribution_kl_loss(*op, Pass::kForward), distribution_kl_loss_forward(*device, *op));
+}
+
+int gfl_distribution_kl_loss_backward(const gfl_device* device, const gfl_distribution_kl_loss* op) {
+  if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
+  GFL_DISPATCH(device, distribution_kl_loss(*op, Pass::kBackward), distribution_kl_loss_backward(*device, *op));
+}
+
 int gfl_integral_forward(const gfl_device* device, const gfl_integral* op) {
   if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
   const gfl_integral rows = gfl::of_one_side(*op, 1);
@@ -335,6 +345,10 @@ int64_t gfl_class_loss_workspace_bytes(const gfl_device* device, const gfl_class
 }
 
 int64_t gfl_distribution_focal_loss_workspace_bytes(const gfl_device* device, const gfl_distribution_focal_loss* op) {
+  return op->loss ? gfl::bytes_of_sum(*device, op->rows, op->bins) : 0;
+}
+
+int64_t gfl_distribution_kl_loss_workspace_bytes(const gfl_device* device, const gfl_distribution_kl_loss* op) {
   return op->loss ? gfl::bytes_of_sum(*device, op->rows, op->bins) : 0;
 }
 

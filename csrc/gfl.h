@@ -147,6 +147,27 @@ GFL_API int gfl_distribution_focal_loss_backward(const gfl_device* device, const
 GFL_API int64_t gfl_distribution_focal_loss_workspace_bytes(const gfl_device* device,
                                                             const gfl_distribution_focal_loss* op);
 
+/* Of a student's distributions from a teacher's, both softened by the temperature. The caller's scale has what multiplies
+ * a divergence: usually the temperature's square. */
+typedef struct gfl_distribution_kl_loss {
+  int64_t rows;
+  int64_t bins;
+  gfl_bins logits;  /* the student's: batch 1, one side, length rows */
+  gfl_bins teacher; /* the same shape; the student's dtype or the compute type */
+  double temperature;
+  const void* weight;       /* (rows,) contiguous, compute type */
+  const void* grad_loss;    /* backward: compute type */
+  int64_t grad_loss_stride; /* 0: one value, 1: one a row */
+  gfl_reduction reduction;  /* SUM or ROWS */
+  void* loss;
+  gfl_bins grad; /* of the student */
+  void* workspace;
+} gfl_distribution_kl_loss;
+
+GFL_API int gfl_distribution_kl_loss_forward(const gfl_device* device, const gfl_distribution_kl_loss* op);
+GFL_API int gfl_distribution_kl_loss_backward(const gfl_device* device, const gfl_distribution_kl_loss* op);
+GFL_API int64_t gfl_distribution_kl_loss_workspace_bytes(const gfl_device* device, const gfl_distribution_kl_loss* op);
+
 typedef struct gfl_integral {
   int64_t batch;
   int64_t sides;

@@ -14,6 +14,7 @@ from .nn import (
     GIoULoss,
     Integral,
     IoULoss,
+    KnowledgeDistillationKLDivLoss,
     QualityFocalLoss,
     SigmoidFocalLoss,
     SoftBCELoss,
@@ -24,6 +25,7 @@ from .ops.box_iou import box_iou
 from .ops.decode_boxes import decode_boxes
 from .ops.distribution_box_loss import DistributionBoxLosses, distribution_box_loss
 from .ops.distribution_focal_loss import distribution_focal_loss
+from .ops.distribution_kl_loss import distribution_kl_loss
 from .ops.distribution_statistics import distribution_statistics
 from .ops.generalized_focal_loss import generalized_focal_loss
 from .ops.gfl_loss import PaddedTargets, gfl_loss
@@ -54,6 +56,7 @@ __all__ = [
     "GIoULoss",
     "Integral",
     "IoULoss",
+    "KnowledgeDistillationKLDivLoss",
     "MaxIouAssignment",
     "PaddedTargets",
     "QualityFocalLoss",
@@ -71,6 +74,7 @@ __all__ = [
     "diou_loss",
     "distribution_box_loss",
     "distribution_focal_loss",
+    "distribution_kl_loss",
     "distribution_statistics",
     "generalized_focal_loss",
     "gfl_loss",

@@ -22,6 +22,7 @@ OPS = (
     "quality_focal_loss",
     "sigmoid_focal_loss",
     "distribution_focal_loss",
+    "distribution_kl_loss",
     "integral",
     "distribution_statistics",
     "iou_loss",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .ops.distribution_focal_loss import distribution_focal_loss
+from .ops.distribution_kl_loss import distribution_kl_loss
 from .ops.gfl_loss import PaddedTargets, gfl_loss
 from .ops.integral import integral
 from .ops.iou_loss import ciou_loss, diou_loss, giou_loss, iou_loss
@@ -30,6 +31,7 @@ __all__ = [
     "GIoULoss",
     "Integral",
     "IoULoss",
+    "KnowledgeDistillationKLDivLoss",
     "QualityFocalLoss",
     "SigmoidFocalLoss",
     "SoftBCELoss",
@@ -191,6 +193,38 @@ class DistributionFocalLoss(_Loss):
 
     def __init__(self, reduction: str = "mean", loss_weight: float = 1.0) -> None:
         super().__init__(reduction, loss_weight)
+
+
+class KnowledgeDistillationKLDivLoss(_Loss):
+    """:func:`gfl_ops.distribution_kl_loss` of (N, bins) logits and a teacher's, the mean over the bins.
+
+    Localization distillation has it on the edges' distributions, a head's knowledge distillation on its classes.
+    """
+
+    def __init__(self, reduction: str = "mean", loss_weight: float = 1.0, T: int = 10) -> None:
+        super().__init__(reduction, loss_weight)
+        if T < 1:
+            raise ValueError(f"KnowledgeDistillationKLDivLoss: T must be at least 1, got {T}")
+        self.T = T
+
+    def forward(  # type: ignore[override]
+        self,
+        pred: Tensor,
+        soft_label: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        return distribution_kl_loss(
+            pred,
+            soft_label.detach(),
+            self.T,
+            weight,
+            self.reduction if reduction_override is None else reduction_override,
+            avg_factor,
+            bin_reduction="mean",
+            _loss_weight=self.loss_weight,
+        )
 
 
 class IoULoss(_Loss):

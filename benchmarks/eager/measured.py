@@ -26,6 +26,7 @@ from benchmarks.eager.oracle_assigners import max_iou_assign, task_aligned_assig
 from benchmarks.eager.oracle_losses import (
     box_iou,
     decode_boxes,
+    distribution_kl_loss,
     generalized_focal_loss,
     integral,
     iou_loss,
@@ -42,6 +43,7 @@ __all__ = [
     "decode_boxes",
     "distribution_box_loss",
     "distribution_focal_loss",
+    "distribution_kl_loss",
     "distribution_statistics",
     "generalized_focal_loss",
     "gfl_loss",

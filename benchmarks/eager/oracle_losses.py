@@ -135,6 +135,15 @@ def distribution_focal_loss(
     return reduce(left_loss * left_weight + right_loss * right_weight, weight, reduction, avg_factor)
 
 
+def distribution_kl_loss(
+    student, teacher, temperature=1.0, weight=None, reduction="mean", avg_factor=None, *, bin_reduction="sum"
+):
+    soft = F.softmax(teacher.to(student.dtype) / temperature, dim=-1).detach()
+    loss = F.kl_div(F.log_softmax(student / temperature, dim=-1), soft, reduction="none")
+    loss = loss.mean(-1) if bin_reduction == "mean" else loss.sum(-1)
+    return reduce(loss * temperature**2, weight, reduction, avg_factor)
+
+
 def integral(pred, bin_values=None, num_bins=17, *, channel_dim=None):
     if bin_values is None:
         bin_values = torch.arange(num_bins, dtype=pred.dtype, device=pred.device)

@@ -37,6 +37,11 @@ def integral(rows: int) -> Inputs:
     return {"pred": torch.randn(max(rows // 4, 1), 68)}
 
 
+def distillation(rows: int) -> Inputs:
+    student = torch.randn(rows, 17)
+    return {"student": student, "teacher": student + torch.randn(rows, 17)}
+
+
 def statistics(rows: int) -> Inputs:
     return {"edge_logits": integral(rows)["pred"]}
 

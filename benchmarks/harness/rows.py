@@ -200,6 +200,15 @@ def _elementwise(
         ),
         Row("sigmoid_focal_loss", f"{cells:,}x{classes}", size, lambda: random_inputs.focal(cells, classes), **options),
         Row("distribution_focal_loss", f"{sides:,}x17", size, lambda: random_inputs.dfl(sides), **options),
+        Row(
+            "distribution_kl_loss",
+            f"{sides:,}x17",
+            size,
+            lambda: random_inputs.distillation(sides),
+            ("student",),
+            kwargs={"temperature": 10.0, "bin_reduction": "mean"},
+            **options,
+        ),
         Row("integral", f"{sides:,}x17", size, lambda: random_inputs.integral(sides), **options),
         Row(
             "distribution_statistics", f"{sides:,}x17", size, lambda: random_inputs.statistics(sides), EDGES, **options

@@ -118,6 +118,11 @@ def _integral(inputs: Inputs, with_gradient: bool) -> Kernels:
     return _integral_of(inputs["pred"], 17, with_gradient)
 
 
+def _distribution_kl_loss(inputs: Inputs, with_gradient: bool) -> Kernels:
+    teacher = _size(inputs["teacher"])
+    return _reduced_loss("distribution_kl_loss_kernel", inputs["student"], teacher, with_gradient)
+
+
 def _distribution_statistics(inputs: Inputs, with_gradient: bool) -> Kernels:
     logits = inputs["edge_logits"]
     result = logits.numel() // 17 * 5 * logits.element_size()
@@ -218,6 +223,7 @@ TABLE: dict[str, Callable[[Inputs, bool], Kernels]] = {
     "distribution_focal_loss": _distribution_focal_loss,
     "generalized_focal_loss": _generalized,
     "integral": _integral,
+    "distribution_kl_loss": _distribution_kl_loss,
     "distribution_statistics": _distribution_statistics,
     "iou_loss": _iou_loss,
     "box_iou": _box_iou,

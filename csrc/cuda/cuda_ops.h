@@ -12,6 +12,8 @@ int class_loss_forward(const gfl_device& device, const gfl_class_loss& op);
 int class_loss_backward(const gfl_device& device, const gfl_class_loss& op);
 int distribution_focal_loss_forward(const gfl_device& device, const gfl_distribution_focal_loss& op);
 int distribution_focal_loss_backward(const gfl_device& device, const gfl_distribution_focal_loss& op);
+int distribution_kl_loss_forward(const gfl_device& device, const gfl_distribution_kl_loss& op);
+int distribution_kl_loss_backward(const gfl_device& device, const gfl_distribution_kl_loss& op);
 int integral_forward(const gfl_device& device, const gfl_integral& op);
 int integral_backward(const gfl_device& device, const gfl_integral& op);
 int distribution_statistics_forward(const gfl_device& device, const gfl_distribution_statistics& op);

@@ -54,7 +54,10 @@ def test_a_tile_of_rows_leaves_room_for_what_else_is_shared(architecture: int) -
     tiled = ("distribution_focal_loss", "integral", "distribution_statistics", "distribution_box_loss")
     names = [f"{op}_kernel" for op in (*tiled, "decode", "edges")]
     found = [k for k in kernels_of(architecture) if k.name.startswith(tuple(names))]
+    of_two = [k for k in kernels_of(architecture) if k.name.startswith("distribution_kl_loss_kernel")]
+    assert len(of_two) == 22  # a half type's teacher may be in float32
     assert len(found) == len(tiled) * 14 + 2 * 2
+    found += of_two
     assert {k.name: k.shared for k in found if k.shared + tile + 1024 > 48 * 1024} == {}
 
 
@@ -78,6 +81,12 @@ def test_hot_kernels_move_16_bytes_at_a_time(architecture: int) -> None:
         f"distribution_statistics_kernel<{dtype}, {bins}, {grad}>"
         for dtype in ("float", "bfloat16", "float16")
         for bins in ("0, 0", "17, 4")
+        for grad in ("false", "true")
+    ]
+    staged += [
+        f"distribution_kl_loss_kernel<{types}, {bins}, {grad}>"
+        for types in ("float, float", "bfloat16, bfloat16", "float16, float")
+        for bins in (0, 17)
         for grad in ("false", "true")
     ]
     dense = [

@@ -22,7 +22,7 @@ from tests.support import c_abi, host_cuda
 # but that of the sum.
 OPS_WITH_BARRIERS = [
     *("class_loss", "distribution_focal_loss", "integral", "distribution_statistics"),
-    *("iou", "distribution_box_loss"),
+    *("distribution_kl_loss", "iou", "distribution_box_loss"),
     *("atss_assign", "task_aligned_assign", "max_iou_assign", "multilevel_class_loss", "positives"),
     *("nms", "postprocess"),
     "large",
@@ -124,6 +124,11 @@ def _integral(bins: int, dtype: torch.dtype) -> None:
     gfl_ops.integral(torch.zeros(1, 4 * bins, dtype=dtype, requires_grad=True), num_bins=bins).sum().backward()
 
 
+def _distribution_kl_loss(bins: int, dtype: torch.dtype) -> None:
+    logits = torch.zeros(3, bins, dtype=dtype, requires_grad=True)
+    gfl_ops.distribution_kl_loss(logits, torch.ones(3, bins)).backward()
+
+
 def _distribution_statistics(bins: int, dtype: torch.dtype) -> None:
     """Of all bins: what a thread keeps of its row besides is the more the more ranks there are."""
     logits = torch.zeros(1, 4 * bins, dtype=dtype, requires_grad=True)
@@ -154,7 +159,10 @@ def _postprocess(bins: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16], ids=str)  # float16 is computed as float32 is
 @pytest.mark.parametrize(
     "op",
-    [_distribution_focal_loss, _integral, _distribution_statistics, _distribution_box_loss, _gfl_loss, _postprocess],
+    [
+        *(_distribution_focal_loss, _distribution_kl_loss, _integral, _distribution_statistics),
+        *(_distribution_box_loss, _gfl_loss, _postprocess),
+    ],
     ids=lambda op: op.__name__,
 )
 def test_every_number_of_bins_fits_into_shared_memory(

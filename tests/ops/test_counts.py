@@ -41,6 +41,7 @@ INPUTS: dict[str, Callable[[], Inputs]] = {
     "distribution_focal_loss": lambda: random_inputs.dfl(400),
     "generalized_focal_loss": lambda: random_inputs.generalized(3000),
     "integral": lambda: random_inputs.integral(400),
+    "distribution_kl_loss": lambda: random_inputs.distillation(400),
     "distribution_statistics": lambda: random_inputs.statistics(400),
     "iou_loss": lambda: random_inputs.box_pairs(500),
     "box_iou": lambda: random_inputs.box_lists(40, 50),
@@ -76,6 +77,7 @@ LAUNCHES = {
     "distribution_focal_loss": Stated(2, 3),
     "generalized_focal_loss": Stated(3, 4),  # two numbers become tensors
     "integral": Stated(1, 2),
+    "distribution_kl_loss": Stated(2, 3),
     "distribution_statistics": Stated(1, 2),
     "iou_loss": Stated(2, 3),
     "box_iou": Stated(1),

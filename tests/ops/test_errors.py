@@ -32,6 +32,7 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "distribution_focal_loss": lambda: {"pred": torch.randn(N, BINS), "target": torch.rand(N)},
     "integral": lambda: {"pred": torch.randn(N, 4 * BINS), "num_bins": BINS},
+    "distribution_kl_loss": lambda: {"student": torch.randn(N, BINS), "teacher": torch.randn(N, BINS)},
     "distribution_statistics": lambda: {"edge_logits": torch.randn(N, 4 * BINS)},
     "iou_loss": lambda: {"pred": torch.rand(N, 4), "target": torch.rand(N, 4)},
     "giou_loss": lambda: {"pred": torch.rand(N, 4), "target": torch.rand(N, 4)},
@@ -108,6 +109,8 @@ for op_, name_ in (
     ("distribution_focal_loss", "pred"),
     ("distribution_focal_loss", "target"),
     ("integral", "pred"),
+    ("distribution_kl_loss", "student"),
+    ("distribution_kl_loss", "teacher"),
     ("distribution_statistics", "edge_logits"),
     ("iou_loss", "pred"),
     ("iou_loss", "target"),
@@ -262,6 +265,15 @@ bad("integral", ValueError, r"pred must be .* 32, got \(6, 32, 1\)", pred=tensor
 bad("integral", ValueError, r"bin_values must be \(bins,\) = \(8,\), got \(2, 4\)", bin_values=tensor(2, 4))
 bad("integral", TypeError, r"bin_values must be float32, .* got int64", bin_values=tensor(BINS, dtype=torch.int64))
 bad("integral", ValueError, r"bin_values must not require grad", bin_values=requiring_grad(BINS))
+
+bad("distribution_kl_loss", ValueError, r"student must be \(\.\.\., bins\), got \(\)", student=tensor())
+bad("distribution_kl_loss", ValueError, r"bins .* must be 2 to 256, got 1", student=tensor(N, 1))
+bad("distribution_kl_loss", ValueError, r"teacher must be .* = \(6, 8\), got \(6, 7\)", teacher=tensor(N, 7))
+bad("distribution_kl_loss", ValueError, r"teacher must not require grad", teacher=requiring_grad(N, BINS))
+bad("distribution_kl_loss", TypeError, r"temperature must be a number, got str", temperature="10")
+bad("distribution_kl_loss", ValueError, r"temperature must be in \[0.001, 1000\] .* got 0", temperature=0)
+bad("distribution_kl_loss", ValueError, r"weight must be .* = \(6,\), got \(6, 8\)", weight=tensor(N, BINS))
+bad("distribution_kl_loss", ValueError, r"bin_reduction must be .* got 'none'", bin_reduction="none")
 
 bad("distribution_statistics", ValueError, r"edge_logits must be .* got \(6, 31\)", edge_logits=tensor(N, 31))
 bad("distribution_statistics", ValueError, r"edge_logits must be .* got \(\)", edge_logits=tensor())
@@ -434,6 +446,7 @@ def test_every_op_is_in_the_table() -> None:
         ("sigmoid_focal_loss", "target"),
         ("soft_bce_loss", "class_weight"),
         ("distribution_focal_loss", "target"),
+        ("distribution_kl_loss", "teacher"),
         ("iou_loss", "target"),
         ("box_iou", "b"),
         ("generalized_focal_loss", "p_right"),

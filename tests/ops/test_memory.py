@@ -25,6 +25,7 @@ OPS = [
     "distribution_focal_loss",
     "integral",
     "integral of channels-last maps",
+    "distribution_kl_loss",
     "distribution_statistics of maps",
     "giou_loss",
     "distribution_box_loss",

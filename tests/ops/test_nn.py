@@ -77,6 +77,25 @@ def test_positional_arguments(cls: Any, row: str, made_with: dict[str, Any], mea
     assert loss(inputs["pred"], inputs["target"], None, None, "none").dim() > 0
 
 
+def test_knowledge_distillation(backend) -> None:
+    """forward(pred, soft_label, weight, avg_factor, reduction_override), the soft labels without gradient."""
+    inputs = BY_ID["distribution_kl_loss-7x17"].inputs(torch.float64, backend.device)
+    student, teacher = inputs["student"].requires_grad_(), inputs["teacher"].requires_grad_()
+    weight = torch.linspace(0, 1, len(student), dtype=torch.float64, device=backend.device)
+    for reduction, avg_factor in (("mean", None), ("sum", None), ("none", None), ("mean", 3.0)):
+        expected = oracle_losses.distribution_kl_loss(
+            student, teacher, 4, weight, reduction, avg_factor, bin_reduction="mean"
+        )
+        loss = nn.KnowledgeDistillationKLDivLoss(loss_weight=2.0, T=4)
+        got = loss(student, teacher, weight, avg_factor, reduction)
+        torch.testing.assert_close(got, 2 * expected, rtol=1e-10, atol=1e-14)
+        (wanted,) = torch.autograd.grad(expected.sum(), student)
+        (found,) = torch.autograd.grad(got.sum(), student)
+        torch.testing.assert_close(found, 2 * wanted, rtol=1e-9, atol=1e-13)
+    with pytest.raises(ValueError, match="T must be at least 1, got 0"):
+        nn.KnowledgeDistillationKLDivLoss(T=0)
+
+
 MMDET_CONSTRUCTORS = {
     "QualityFocalLoss": "use_sigmoid=True, beta=2.0, reduction='mean', loss_weight=1.0, activated=False",
     "SigmoidFocalLoss": "use_sigmoid=True, gamma=2.0, alpha=0.25, reduction='mean', loss_weight=1.0, activated=False",
@@ -84,6 +103,7 @@ MMDET_CONSTRUCTORS = {
     "detach_factor=False",
     "SoftBCELoss": "reduction='mean', loss_weight=1.0, class_weight=None",
     "DistributionFocalLoss": "reduction='mean', loss_weight=1.0",
+    "KnowledgeDistillationKLDivLoss": "reduction='mean', loss_weight=1.0, T=10",
     "IoULoss": "linear=False, eps=1e-06, reduction='mean', loss_weight=1.0, mode='log'",
     "GIoULoss": "eps=1e-06, reduction='mean', loss_weight=1.0",
     "DIoULoss": "eps=1e-06, reduction='mean', loss_weight=1.0",

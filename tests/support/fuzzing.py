@@ -191,6 +191,19 @@ def integral(call: Call) -> dict[str, Any]:
     return {"pred": pred, "bin_values": values, "num_bins": call.bins}
 
 
+def distribution_kl_loss(call: Call) -> dict[str, Any]:
+    lead = call.draw(st.sampled_from([(call.rows,), (call.rows, 3), (2, 2, 3), ()]))
+    return call.reduction(
+        {
+            "student": call.floats(*lead, call.bins, low=-6, high=6),
+            "teacher": call.other(*lead, call.bins, low=-6, high=6),
+            "temperature": call.some(st.just(10), st.floats(0.5, 20.0)),
+            "weight": call.maybe(lambda: call.other(*lead)),
+            "bin_reduction": call.draw(st.sampled_from(["sum", "mean"])),
+        }
+    )
+
+
 def distribution_statistics(call: Call) -> dict[str, Any]:
     arguments = integral(call)
     pred, bins = arguments["pred"], call.bins
@@ -275,6 +288,7 @@ OPS: dict[str, Callable[[Call], dict[str, Any]]] = {
     "soft_bce_loss": soft_bce_loss,
     "distribution_focal_loss": distribution_focal_loss,
     "integral": integral,
+    "distribution_kl_loss": distribution_kl_loss,
     "distribution_statistics": distribution_statistics,
     "iou_loss": iou_loss,
     "giou_loss": one_kind_of_iou,
@@ -286,7 +300,7 @@ OPS: dict[str, Callable[[Call], dict[str, Any]]] = {
     **fuzzing_detections.OPS,
     **fuzzing_assigners.OPS,
 }
-PREDICTIONS = ("pred", "edge_logits", "p_left", "p_right")
+PREDICTIONS = ("pred", "student", "edge_logits", "p_left", "p_right")
 
 # ---- and what may be wrong with one ------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ def steps(dtype: torch.dtype) -> dict[str, tuple[torch.Tensor, Callable[[torch.T
     score, weight = torch.rand(ROWS), torch.rand(ROWS)
     logits = torch.randn(ROWS, CLASSES, dtype=dtype)
     bins = torch.randn(4 * ROWS, BINS, dtype=dtype)
+    teacher = torch.randn_like(bins)
     flat = bins.view(ROWS, 4 * BINS)
     maps = flat.view(ROWS // 400, 20, 20, 4 * BINS).permute(0, 3, 1, 2)
     boxes = torch.rand(8 * ROWS, 4, dtype=dtype)
@@ -47,6 +48,7 @@ def steps(dtype: torch.dtype) -> dict[str, tuple[torch.Tensor, Callable[[torch.T
         "distribution_focal_loss": (bins, lambda x: gfl_ops.distribution_focal_loss(x, score.repeat(4) * 16)),
         "integral": (flat, lambda x: gfl_ops.integral(x).sum()),
         "integral of channels-last maps": (maps, lambda x: gfl_ops.integral(x).sum()),
+        "distribution_kl_loss": (bins, lambda x: gfl_ops.distribution_kl_loss(x, teacher, 10.0)),
         "distribution_statistics of maps": (
             maps.contiguous(),
             lambda x: gfl_ops.distribution_statistics(x, 1).sum(),

@@ -36,6 +36,7 @@ KERNELS = (
     "class_loss_kernel",
     "distribution_focal_loss_kernel",
     "integral_kernel",
+    "distribution_kl_loss_kernel",
     "distribution_statistics_kernel",
     "iou_loss_kernel",
     "aligned_iou_kernel",
@@ -70,6 +71,7 @@ class Call:
         differentiable = {
             "distribution_box_loss": distributions.EDGES,
             "distribution_statistics": distributions.EDGES,
+            "distribution_kl_loss": distributions.STUDENT,
             "generalized_focal_loss": distributions.BOTH,
             "box_iou": (),
         }
@@ -166,6 +168,7 @@ CALLS = [
         "integral", "map-channels-last", lambda n: distributions.integral(2, 68, 16, n, layout=case_maker.channels_last)
     ),
     Call("integral", "map-256", lambda n: distributions.integral(2, 1024, 16, n), ALL, {"num_bins": 256}),
+    Call("distribution_kl_loss", "17", lambda n: distributions.kl(n, weight=True), (), {"temperature": 10.0}),
     Call("distribution_statistics", "rows", lambda n: distributions.statistics(n, 68)),
     Call("distribution_statistics", "map", lambda n: distributions.statistics(2, 68, 1, n)),
     Call("distribution_statistics", "map-256", lambda n: distributions.statistics(2, 1024, 16, n), (), {"topk": 20}),

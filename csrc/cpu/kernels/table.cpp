@@ -8,6 +8,7 @@ namespace GFL_ISA {
 
 int class_loss(const gfl_class_loss& op, Pass pass);
 int distribution_focal_loss(const gfl_distribution_focal_loss& op, Pass pass);
+int distribution_kl_loss(const gfl_distribution_kl_loss& op, Pass pass);
 int integral(const gfl_integral& op, Pass pass);
 int distribution_statistics(const gfl_distribution_statistics& op, Pass pass);
 int iou_loss(const gfl_iou_loss& op, Pass pass);
@@ -33,6 +34,7 @@ void expect_edges_double(EdgeBlock<double>& op);
 const CpuKernels GFL_JOIN(kernels_, GFL_ISA) = {
     GFL_ISA::class_loss,
     GFL_ISA::distribution_focal_loss,
+    GFL_ISA::distribution_kl_loss,
     GFL_ISA::integral,
     GFL_ISA::distribution_statistics,
     GFL_ISA::iou_loss,

@@ -11,6 +11,7 @@ enum class Pass { kForward, kBackward };
 struct CpuKernels {
   int (*class_loss)(const gfl_class_loss&, Pass);
   int (*distribution_focal_loss)(const gfl_distribution_focal_loss&, Pass);
+  int (*distribution_kl_loss)(const gfl_distribution_kl_loss&, Pass);
   int (*integral)(const gfl_integral&, Pass);
   int (*distribution_statistics)(const gfl_distribution_statistics&, Pass);
   int (*iou_loss)(const gfl_iou_loss&, Pass);

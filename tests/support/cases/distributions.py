@@ -122,6 +122,58 @@ for layout_ in MATRIX_LAYOUTS:
     row("integral", f"{layout_.__name__}", integral(6, 68, layout=layout_))
 
 
+STUDENT = ("student",)
+
+
+def kl(*shape, bins=17, layout=contiguous, of_teacher=contiguous, weight=False, avg=None, std=2.0, own_type=True):
+    def build(make: Maker) -> dict[str, Any]:
+        inputs = {
+            "student": make.logits(*shape, bins, std=std, layout=layout),
+            "teacher": make.cast(make._randn(*shape, bins) * std, of_teacher, like_pred=own_type),
+        }
+        return with_weight(make, inputs, make.weights(*shape) if weight else None, avg)
+
+    return build
+
+
+for rows_ in (0, 1, 7, 33):
+    row("distribution_kl_loss", f"{rows_}x17", kl(rows_), differentiable=STUDENT)
+row("distribution_kl_loss", "5003x17", kl(5003, weight=True), avg_factor=99.0, differentiable=STUDENT, large=True)
+for bins_, reduction_ in itertools.product((2, 8, 16, 33, 256), ("none", "mean")):
+    row(
+        "distribution_kl_loss",
+        f"bins{bins_}-{reduction_}",
+        kl(9, bins=bins_, weight=True),
+        reduction=reduction_,
+        temperature=5.0,
+        scale=5.0**2,  # a divergence is a difference of terms of about 1
+        differentiable=STUDENT,
+    )
+for reduction_ in REDUCTIONS:
+    row(
+        "distribution_kl_loss",
+        f"bin-mean-{reduction_}",
+        kl(9, weight=True),
+        temperature=10.0,
+        bin_reduction="mean",
+        reduction=reduction_,
+        scale=10.0**2 / 17,
+        differentiable=STUDENT,
+    )
+for name_, build_, options_ in (
+    ("cold", kl(9), {"temperature": 0.5}),
+    ("steep", kl(9, std=30.0), {"reduction": "none"}),
+    ("wide-teacher", kl(9, own_type=False, weight=True), {"temperature": 3}),
+    ("avg-number", kl(9, weight=True), {"avg_factor": 4.0}),
+    ("avg-0-d", kl(9, weight=True, avg="0-d"), {}),
+    ("leading-dims", kl(3, 4, weight=True), {"reduction": "none"}),
+    ("no-rows", kl(), {}),
+    ("transposed-teacher", kl(13, of_teacher=transposed), {"reduction": "none"}),
+    *((layout_.__name__, kl(13, layout=layout_, weight=True), {}) for layout_ in MATRIX_LAYOUTS),
+):
+    row("distribution_kl_loss", name_, build_, differentiable=STUDENT, **options_)
+
+
 def statistics(*shape, layout=contiguous, std=2.0, tied=False):
     def build(make: Maker) -> dict[str, Any]:
         logits = make._randn(*shape) * std

@@ -56,6 +56,7 @@ void large(Random& random) {
   distribution_focal_loss_of(random, 1500, 200);
   integral_of(random, 1300, 8);
   distribution_statistics_of(random, 1300, 17, 4);
+  distribution_kl_loss_of(random, 4000, 17);
   distribution_box_of(random, 900, 17);
   nms_of(random, 5300);
 }
@@ -82,6 +83,7 @@ struct Op {
 const Op kOps[] = {{"class_loss", class_loss},
                    {"distribution_focal_loss", distribution_focal_loss},
                    {"integral", integral},
+                   {"distribution_kl_loss", distribution_kl_loss},
                    {"distribution_statistics", distribution_statistics},
                    {"iou", iou},
                    {"distribution_box_loss", distribution_box_loss},

@@ -211,6 +211,51 @@ void integral(Random& random) {
   integral_of(random, length, random.of<int64_t>({2, 8, 16, 17, 17, 33, 200}));
 }
 
+void distribution_kl_loss_of(Random& random, int64_t rows, int64_t bins) {
+  const int32_t dtype = any_dtype(random);
+  const int32_t compute = compute_dtype(dtype);
+  BinsMatrix logits(dtype, 1, bins, rows, any_layout(random), random.below(4) == 0 ? 1 : 0);
+  logits.buffer.fill(random, -3.0, 3.0);
+  BinsMatrix teacher(random.coin() ? dtype : compute, 1, bins, rows, any_layout(random), random.below(4) == 0 ? 1 : 0);
+  teacher.buffer.fill(random, -3.0, 3.0);
+  const MaybeBuffer weight = maybe_vector(random, compute, rows, 0.0, 2.0);
+  const MaybeBuffer avg_factor = maybe_vector(random, compute, 1, 1.0, 9.0);
+  const gfl_reduction reduction = any_reduction(random, false, avg_factor);
+  Buffer loss(compute, loss_size(reduction, rows, 1));
+  BinsMatrix grad(dtype, 1, bins, rows, Layout::kRows, 0);
+  BinsMatrix second(dtype, 1, bins, rows, Layout::kRows, 0);
+  Buffer upstream(compute, random.coin() ? 1 : rows);
+  for (int64_t i = 0; i < upstream.size(); ++i) put(upstream.data(), compute, i, 1.0);
+
+  gfl_distribution_kl_loss op{};
+  op.rows = rows;
+  op.bins = bins;
+  op.logits = logits.view();
+  op.teacher = teacher.view();
+  op.temperature = random.of({1.0, 5.0, 10.0});
+  op.weight = data_of(weight);
+  op.reduction = reduction;
+  op.loss = loss.data();
+  Buffer scratch = workspace(gfl_distribution_kl_loss_workspace_bytes(&kDevice, &op));
+  op.workspace = scratch.data();
+  op.grad = grad.view();
+  check(gfl_distribution_kl_loss_forward(&kDevice, &op));
+  loss.written("distribution_kl_loss");
+  grad.buffer.written("distribution_kl_loss gradient of the forward");
+  op.loss = nullptr;
+  op.workspace = nullptr;
+  op.grad_loss = upstream.data();
+  op.grad_loss_stride = upstream.size() == 1 ? 0 : 1;
+  op.grad = second.view();
+  check(gfl_distribution_kl_loss_backward(&kDevice, &op));
+  second.buffer.same(grad.buffer, "distribution_kl_loss: gradients of forward and backward");
+}
+
+void distribution_kl_loss(Random& random) {
+  const int64_t rows = random.of<int64_t>({0, 1, 5, 31, 129, 300});
+  distribution_kl_loss_of(random, rows, random.of<int64_t>({2, 3, 8, 16, 17, 17, 33, 256}));
+}
+
 void distribution_statistics_of(Random& random, int64_t length, int64_t bins, int64_t topk) {
   const int32_t dtype = any_dtype(random);
   const int64_t batch = random.of<int64_t>({1, 1, 2, 3});
