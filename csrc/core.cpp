@@ -10,6 +10,7 @@
 #include "cpu/parallel.h"
 #include "error.h"
 #include "gfl.h"
+#include "math/cost_assign.h"
 #include "math/max_iou_assign.h"
 #include "math/task_aligned_assign.h"
 
@@ -273,6 +274,22 @@ int gfl_max_iou_assign_run(const gfl_device* device, const gfl_max_iou_assign* o
 int64_t gfl_max_iou_assign_workspace_bytes(const gfl_device*, const gfl_max_iou_assign* op) {
   return op->dtype == GFL_FLOAT64 ? gfl::MaxIou<double>::workspace_bytes(*op)
                                   : gfl::MaxIou<float>::workspace_bytes(*op);
+}
+
+int gfl_cost_assign_run(const gfl_device* device, const gfl_cost_assign* op) {
+  if (op->topk < 1 || op->topk > 256) return gfl::fail(GFL_ERROR_ARGUMENT, "topk must be 1 to 256, got %d", op->topk);
+  GFL_DISPATCH(device, cost_assign(*op), cost_assign(*device, *op));
+}
+
+// The sums of the anchors' classes; and for the CPU eight numbers and an index of each candidate, the number of candidates
+// of each piece of anchors, and four numbers of each gt.
+int64_t gfl_cost_assign_workspace_bytes(const gfl_device* device, const gfl_cost_assign* op) {
+  const int64_t sums = gfl::cost_assign_sums_bytes(*op);
+  if (device->type != GFL_CPU) return sums;
+  const int64_t number = op->dtype == GFL_FLOAT64 ? sizeof(double) : sizeof(float);
+  const int64_t index = sizeof(int32_t);
+  const int64_t of_image = op->anchors * (8 * number + 2 * index) + index + 4 * op->num_gts * number;
+  return sums + op->batch * of_image;
 }
 
 int gfl_nms_run(const gfl_device* device, const gfl_nms* op) {

@@ -380,6 +380,35 @@ typedef struct gfl_max_iou_assign {
 GFL_API int gfl_max_iou_assign_run(const gfl_device* device, const gfl_max_iou_assign* op);
 GFL_API int64_t gfl_max_iou_assign_workspace_bytes(const gfl_device* device, const gfl_max_iou_assign* op);
 
+typedef enum gfl_cost_kind { GFL_DYNAMIC_SOFT_LABEL = 0, GFL_SIMOTA = 1 } gfl_cost_kind;
+
+typedef struct gfl_cost_assign {
+  int64_t batch;
+  int64_t anchors;
+  int64_t classes;
+  int64_t num_gts;          /* padded: gts of an image past its count are not looked at */
+  int32_t dtype;            /* of boxes, points, strides, gt_boxes and the IoUs that come out: float32 or float64 */
+  int32_t kind;             /* gfl_cost_kind */
+  gfl_bins scores;          /* (batch, classes, anchors): channel = class; any floating point type. Logits of soft
+                              labels, probabilities of SimOTA */
+  const void* boxes;        /* (batch, anchors, 4) contiguous: predicted, xyxy in pixels */
+  const void* points;       /* (anchors, 2) contiguous: x, y in pixels */
+  const void* strides;      /* (anchors,) contiguous */
+  const void* gt_boxes;     /* (batch, num_gts, 4) contiguous */
+  const int64_t* gt_labels; /* (batch, num_gts): a gt whose label is outside [0, classes) claims nothing */
+  const int64_t* gt_counts; /* (batch,); NULL: all are real */
+  int32_t topk;             /* IoUs of a gt whose sum is the number of its anchors, 1 .. 256 */
+  double center_radius;     /* in strides */
+  double cls_weight;        /* at least 0, as the next one */
+  double iou_weight;
+  int32_t* assigned_gt; /* (batch, anchors): a gt's index or GFL_BACKGROUND */
+  void* assigned_iou;   /* (batch, anchors): the IoU with that gt, else 0 */
+  void* workspace;      /* gfl_cost_assign_workspace_bytes() bytes */
+} gfl_cost_assign;
+
+GFL_API int gfl_cost_assign_run(const gfl_device* device, const gfl_cost_assign* op);
+GFL_API int64_t gfl_cost_assign_workspace_bytes(const gfl_device* device, const gfl_cost_assign* op);
+
 /* ---- detections ------------------------------------------------------------------------------- */
 
 /* What must exceed the threshold for a box to suppress another. A pair of which either box has no area, is inverted or

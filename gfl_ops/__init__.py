@@ -20,6 +20,7 @@ from .nn import (
     SoftBCELoss,
     VarifocalLoss,
 )
+from .ops._cost_assignment import CostAssignment
 from .ops.atss_assign import atss_assign
 from .ops.box_iou import box_iou
 from .ops.decode_boxes import decode_boxes
@@ -27,6 +28,7 @@ from .ops.distribution_box_loss import DistributionBoxLosses, distribution_box_l
 from .ops.distribution_focal_loss import distribution_focal_loss
 from .ops.distribution_kl_loss import distribution_kl_loss
 from .ops.distribution_statistics import distribution_statistics
+from .ops.dynamic_soft_label_assign import dynamic_soft_label_assign
 from .ops.generalized_focal_loss import generalized_focal_loss
 from .ops.gfl_loss import PaddedTargets, gfl_loss
 from .ops.integral import integral
@@ -39,6 +41,7 @@ from .ops.nms import batched_nms, nms, nms_padded
 from .ops.postprocess import Detections, postprocess
 from .ops.quality_focal_loss import quality_focal_loss
 from .ops.sigmoid_focal_loss import sigmoid_focal_loss
+from .ops.simota_assign import simota_assign
 from .ops.soft_bce_loss import soft_bce_loss
 from .ops.task_aligned_assign import TaskAlignedAssignment, task_aligned_assign
 from .ops.varifocal_loss import varifocal_loss
@@ -48,6 +51,7 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "CIoULoss",
+    "CostAssignment",
     "DIoULoss",
     "Detections",
     "DistributionBoxLosses",
@@ -76,6 +80,7 @@ __all__ = [
     "distribution_focal_loss",
     "distribution_kl_loss",
     "distribution_statistics",
+    "dynamic_soft_label_assign",
     "generalized_focal_loss",
     "gfl_loss",
     "giou_loss",
@@ -91,6 +96,7 @@ __all__ = [
     "postprocess",
     "quality_focal_loss",
     "sigmoid_focal_loss",
+    "simota_assign",
     "soft_bce_loss",
     "task_aligned_assign",
     "use_backend",

@@ -32,6 +32,8 @@ OPS = (
     "atss_assign",
     "task_aligned_assign",
     "max_iou_assign",
+    "dynamic_soft_label_assign",
+    "simota_assign",
     "nms",
     "postprocess",
     "decode_boxes",

@@ -22,7 +22,12 @@ from torch.nn import functional
 
 import gfl_ops
 from benchmarks.eager import oracle_detections, oracle_gfl_loss, oracle_losses
-from benchmarks.eager.oracle_assigners import max_iou_assign, task_aligned_assign
+from benchmarks.eager.oracle_assigners import (
+    dynamic_soft_label_assign,
+    max_iou_assign,
+    simota_assign,
+    task_aligned_assign,
+)
 from benchmarks.eager.oracle_losses import (
     box_iou,
     decode_boxes,
@@ -45,6 +50,7 @@ __all__ = [
     "distribution_focal_loss",
     "distribution_kl_loss",
     "distribution_statistics",
+    "dynamic_soft_label_assign",
     "generalized_focal_loss",
     "gfl_loss",
     "integral",
@@ -57,6 +63,7 @@ __all__ = [
     "postprocess",
     "quality_focal_loss",
     "sigmoid_focal_loss",
+    "simota_assign",
     "soft_bce_loss",
     "task_aligned_assign",
     "varifocal_loss",

@@ -1,13 +1,16 @@
-"""The assigners in matrices of (batch, ground truths, anchors), as detectors run them in eager PyTorch."""
+"""The assigners in matrices of ground truths and anchors, as detectors run them in eager PyTorch."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from benchmarks.eager.oracle_losses import box_iou
 
 
 def complete_iou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
@@ -83,3 +86,107 @@ def _max_iou(anchors: Tensor, gts: Tensor, positive_iou: float, negative_iou: fl
         assigned[overlap[i] == best[i]] = i
     own = overlap.gather(0, assigned.clamp(min=0)[None])[0]
     return assigned, torch.where(assigned >= 0, own, 0.0)
+
+
+# ---- the lowest costs: image by image, in matrices of anchors, ground truths and classes, as mmdet has it ----------
+
+Inside = tuple[Tensor, Tensor]  # (A,) whether an anchor is a candidate, (A, G) whether it is a good one
+Costs = Callable[[int, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def _dynamic_k(cost: Tensor, overlap: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
+    wanted = overlap.topk(min(topk, len(overlap)), 0)[0].sum(0).int().clamp(min=1)
+    claimed = torch.zeros_like(cost, dtype=torch.uint8)
+    for gt in range(cost.shape[1]):
+        claimed[cost[:, gt].topk(wanted[gt].item(), largest=False)[1], gt] = 1
+    several = claimed.sum(1) > 1
+    if several.any():
+        lowest = cost[several].argmin(1)
+        claimed[several] = 0
+        claimed[several.nonzero()[:, 0], lowest] = 1
+    taken = claimed.sum(1) > 0
+    return taken, claimed[taken].argmax(1), (claimed * overlap).sum(1)[taken]
+
+
+def _by_cost(
+    boxes: Tensor, gt_boxes: Tensor, gt_counts: Tensor, topk: int, inside: Callable[[Tensor], Inside], cost: Costs
+) -> tuple[Tensor, Tensor]:
+    assigned = torch.full(boxes.shape[:2], -1, dtype=torch.int32, device=boxes.device)
+    ious = boxes.new_zeros(boxes.shape[:2])
+    for image, count in enumerate(gt_counts.tolist()):
+        gts = gt_boxes[image, :count]
+        candidate, good = inside(gts)
+        if not count or not candidate.any():
+            continue
+        overlap = box_iou(boxes[image, candidate], gts)
+        taken, gt, iou = _dynamic_k(cost(image, candidate, good[candidate], gts, overlap), overlap, topk)
+        places = candidate.nonzero()[:, 0][taken]
+        assigned[image, places], ious[image, places] = gt.int(), iou
+    return assigned, ious
+
+
+def _inside(points: Tensor, gts: Tensor) -> Tensor:
+    return torch.cat([points[:, None] - gts[:, :2], gts[:, 2:] - points[:, None]], -1).min(-1)[0] > 0
+
+
+def _one_hot(labels: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """(A, G, C) targets and scores."""
+    target = functional.one_hot(labels, scores.shape[1]).float()[None].repeat(len(scores), 1, 1)
+    return target, scores[:, None].repeat(1, len(labels), 1)
+
+
+def dynamic_soft_label_assign(
+    logits: Tensor,
+    boxes: Tensor,
+    points: Tensor,
+    strides: Tensor,
+    gt_boxes: Tensor,
+    gt_labels: Tensor,
+    gt_counts: Tensor,
+    *,
+    topk: int = 13,
+    center_radius: float = 3.0,
+    iou_weight: float = 3.0,
+) -> tuple[Tensor, Tensor]:
+    def inside(gts: Tensor) -> Inside:
+        good = _inside(points, gts)
+        return good.any(1), good
+
+    def cost(image: int, candidate: Tensor, good: Tensor, gts: Tensor, overlap: Tensor) -> Tensor:
+        target, scores = _one_hot(gt_labels[image, : len(gts)], logits[image, candidate])
+        target = target * overlap[..., None]
+        loss = functional.binary_cross_entropy_with_logits(scores, target, reduction="none")
+        classes = (loss * (target - scores.sigmoid()).abs().pow(2.0)).sum(-1)
+        middle = (gts[:, :2] + gts[:, 2:]) / 2
+        away = (points[candidate, None] - middle).pow(2).sum(-1).sqrt() / strides[candidate, None]
+        return classes - torch.log(overlap + 1e-7) * iou_weight + torch.pow(10, away - center_radius)
+
+    return _by_cost(boxes, gt_boxes, gt_counts, topk, inside, cost)
+
+
+def simota_assign(
+    scores: Tensor,
+    boxes: Tensor,
+    points: Tensor,
+    strides: Tensor,
+    gt_boxes: Tensor,
+    gt_labels: Tensor,
+    gt_counts: Tensor,
+    *,
+    topk: int = 10,
+    center_radius: float = 2.5,
+    cls_weight: float = 1.0,
+    iou_weight: float = 3.0,
+) -> tuple[Tensor, Tensor]:
+    def inside(gts: Tensor) -> Inside:
+        middle, reach = (gts[:, :2] + gts[:, 2:]) / 2, center_radius * strides[:, None, None]
+        near = torch.cat([points[:, None] - (middle - reach), middle + reach - points[:, None]], -1).min(-1)[0] > 0
+        within = _inside(points, gts)
+        return (near | within).any(1), near & within
+
+    def cost(image: int, candidate: Tensor, good: Tensor, gts: Tensor, overlap: Tensor) -> Tensor:
+        target, of_class = _one_hot(gt_labels[image, : len(gts)], scores[image, candidate])
+        classes = functional.binary_cross_entropy(of_class, target, reduction="none").sum(-1)
+        return classes * cls_weight - torch.log(overlap + 1e-7) * iou_weight + ~good * 1e5
+
+    return _by_cost(boxes, gt_boxes, gt_counts, topk, inside, cost)

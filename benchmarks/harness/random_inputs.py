@@ -160,6 +160,15 @@ def anchor_boxes(images: int, gts: int, size: tuple[int, int] = (800, 1344)) -> 
     }
 
 
+def costed(images: int, gts: int, size: tuple[int, int] = (640, 640), *, logits: bool = False) -> Inputs:
+    """The same head for assigners that know the stride of each point."""
+    inputs = aligned(images, gts, size)
+    shapes, scores = inputs.pop("level_shapes"), inputs.pop("scores")
+    levels = zip(shapes, inputs["strides"], strict=True)
+    inputs["strides"] = torch.cat([torch.full((height * width,), float(stride)) for (height, width), stride in levels])
+    return {"logits": scores.logit(1e-6)} | inputs if logits else {"scores": scores} | inputs
+
+
 def scored_boxes(count: int, classes: int | None = None) -> Inputs:
     corner = torch.rand(count, 2) * torch.tensor([1200.0, 700.0])
     inputs = {"boxes": torch.cat([corner, corner + 8 + torch.rand(count, 2) * 120], 1), "scores": torch.rand(count)}

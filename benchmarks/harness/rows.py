@@ -151,6 +151,19 @@ def _max_iou(gts: int, target: float, **options: Any) -> Row:
     )
 
 
+def _by_cost(op: str, gts: int, **options: Any) -> Row:
+    return Row(
+        op,
+        f"1x{gts:,} gts",
+        "yolo",
+        lambda: random_inputs.costed(1, gts, logits=op == "dynamic_soft_label_assign"),
+        (),
+        gradient=False,
+        targets={"cpu": Target(10)},
+        **options,
+    )
+
+
 def _detected(**arguments: Any) -> list[tuple[Tensor, ...]]:
     found = gfl_ops.postprocess(strides=STRIDES, **arguments).to_list()
     return [(image["boxes"], image["scores"], image["labels"]) for image in found]
@@ -310,6 +323,7 @@ def table() -> list[Row]:
         _task_aligned(500, 150),
         _max_iou(7, 5),
         _max_iou(100, 10, standard=True),
+        *(_by_cost(op, gts) for op in ("dynamic_soft_label_assign", "simota_assign") for gts in (7, 100)),
         _whole_loss("2x7 gts", "coco2", 2, 7, standard=True, targets={"cpu": Target(15)}),
         _whole_loss("16x7 gts", "coco16", 16, 7),
         _whole_loss("16x7 gts, padded", "coco16", 16, 7, padded=True, targets={"cuda": gpu}),

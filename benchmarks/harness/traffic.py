@@ -176,6 +176,15 @@ def _max_iou_assign(inputs: Inputs, with_gradient: bool) -> Kernels:
     yield Kernel("max_iou_claim", 4 * number * anchors + (4 + 2 * number) * images * anchors)
 
 
+def _by_cost(inputs: Inputs, with_gradient: bool) -> Kernels:
+    anchors = inputs["boxes"].shape[0] * inputs["boxes"].shape[1]
+    number = _compute_bytes(inputs["boxes"])
+    scores = inputs["logits"] if "logits" in inputs else inputs["scores"]
+    yield Kernel("cost_prepare", scores.nbytes + (8 + 7 * number) * anchors)
+    yield Kernel("cost_claim", (4 + 8 * number) * anchors)
+    yield Kernel("cost_settle", 4 * anchors)
+
+
 def _gfl_loss(inputs: Inputs, with_gradient: bool) -> Kernels:
     scores, edges = inputs["cls_scores"], inputs["bbox_preds"]
     cells = sum(x.shape[0] * x.shape[2] * x.shape[3] for x in scores)
@@ -232,6 +241,8 @@ TABLE: dict[str, Callable[[Inputs, bool], Kernels]] = {
     "atss_assign": _atss_assign,
     "task_aligned_assign": _task_aligned_assign,
     "max_iou_assign": _max_iou_assign,
+    "dynamic_soft_label_assign": _by_cost,
+    "simota_assign": _by_cost,
     "gfl_loss": _gfl_loss,
     "multilevel_sigmoid_focal_loss": _multilevel,
     "multilevel_varifocal_loss": _multilevel,

@@ -96,6 +96,12 @@ class WarpTopList {
   Candidate<T> worst_;
 };
 
+// Where a warp has its list.
+template <class T>
+__device__ __forceinline__ Candidate<T>* own_items(int room) {
+  return dynamic_shared<Candidate<T>>() + static_cast<int>(threadIdx.x) / kWarp * room;
+}
+
 struct ListSizes {
   int of_warp[kAssignWarps];
 };
@@ -125,6 +131,26 @@ __device__ __forceinline__ Value first_of_warp(Value value, const Before& before
     if (before(other, value)) value = other;
   }
   return value;
+}
+
+// Every contested anchor gets the gt that find(i) says, which a whole warp calls; then use(i, gt) is called with every
+// anchor that has one.
+template <class Find, class Use>
+__device__ __forceinline__ void settle_all(const int32_t* winners, int64_t size, const Find& find, const Use& use) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kAssignThreads;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kAssignThreads + threadIdx.x - lane; first < size;
+       first += step) {
+    const int64_t i = first + lane;
+    int32_t winner = i < size ? winners[i] : GFL_BACKGROUND;
+    uint32_t contested = __ballot_sync(kFullWarp, winner == kContested);
+    for (; contested; contested &= contested - 1) {
+      const int of_lane = __ffs(static_cast<int>(contested)) - 1;
+      const int32_t found = find(first + of_lane);
+      if (lane == of_lane) winner = found;
+    }
+    if (i < size && winner >= 0) use(i, winner);
+  }
 }
 
 }  // namespace cuda

@@ -28,6 +28,7 @@ int generalized_focal_loss_backward(const gfl_device& device, const gfl_generali
 int atss_assign(const gfl_device& device, const gfl_atss_assign& op);
 int max_iou_assign(const gfl_device& device, const gfl_max_iou_assign& op);
 int task_aligned_assign(const gfl_device& device, const gfl_task_aligned_assign& op);
+int cost_assign(const gfl_device& device, const gfl_cost_assign& op);
 int multilevel_class_loss_forward(const gfl_device& device, const gfl_multilevel_class_loss& op);
 int multilevel_class_loss_backward(const gfl_device& device, const gfl_multilevel_class_loss& op);
 int positive_weights_forward(const gfl_device& device, const gfl_positive_weights& op);

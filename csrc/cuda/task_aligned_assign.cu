@@ -9,11 +9,6 @@ namespace cuda {
 namespace {
 
 template <class T>
-__device__ __forceinline__ Candidate<T>* own_items(int room) {
-  return dynamic_shared<Candidate<T>>() + static_cast<int>(threadIdx.x) / kWarp * room;
-}
-
-template <class T>
 __global__ void __launch_bounds__(kAssignThreads) task_aligned_clear(const TaskAligned<T> op) {
   const int64_t size = op.op.batch * op.op.anchors;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kAssignThreads;
@@ -103,28 +98,18 @@ __device__ __forceinline__ int32_t highest_iou(const TaskAligned<T>& op, int64_t
 template <class T>
 __global__ void __launch_bounds__(kAssignThreads)
     task_aligned_settle(const TaskAligned<T> op, const Divider by_anchors) {
-  const int64_t size = op.op.batch * op.op.anchors;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kAssignThreads;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kAssignThreads + threadIdx.x - lane; first < size;
-       first += step) {
-    const int64_t i = first + lane;
-    int32_t winner = i < size ? op.op.assigned_gt[i] : GFL_BACKGROUND;
-    uint32_t contested = __ballot_sync(kFullWarp, winner == kContested);
-    for (; contested; contested &= contested - 1) {
-      const int of_lane = __ffs(static_cast<int>(contested)) - 1;
-      const int64_t image = by_anchors.divide_long(first + of_lane);
-      const int32_t highest = highest_iou(op, image, first + of_lane - image * op.op.anchors);
-      if (lane == of_lane) winner = highest;
-    }
-    if (i >= size || winner < 0) continue;
+  const auto find = [&](int64_t i) {
+    const int64_t image = by_anchors.divide_long(i);
+    return highest_iou(op, image, i - image * op.op.anchors);
+  };
+  settle_all(op.op.assigned_gt, op.op.batch * op.op.anchors, find, [&](int64_t i, int32_t winner) {
     const int64_t image = by_anchors.divide_long(i);
     const int64_t anchor = i - image * op.op.anchors;
     const TaskAlignedPair<T> pair = op.pair(image, anchor, op.gts.box(image, winner), op.gts.label(image, winner));
     op.winners(image)[anchor] = winner;
     op.ious(image)[anchor] = pair.iou;
     op.metrics(image)[anchor] = pair.metric;
-  }
+  });
 }
 
 template <class T>

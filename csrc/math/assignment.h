@@ -5,6 +5,7 @@
 // with a single row, and every box covers it whole.
 #pragma once
 
+#include "half.h"
 #include "iou.h"
 
 namespace gfl {
@@ -38,6 +39,29 @@ GFL_FN Box<T> enlarged(Box<T> box, T least) {
   enlarge(box.x1, box.x2, least);
   enlarge(box.y1, box.y2, least);
   return box;
+}
+
+template <class T>
+GFL_FN T overlapping_iou(const Box<T>& p, const Box<T>& t) {
+  const Overlap<T> overlap(p, t);
+  return overlap.area > T() ? overlap.area / maximum(overlap.sum, constant<T>(kUnionFloor)) : T();
+}
+
+GFL_FN float any_power(float base, float exponent) { return powf(base, exponent); }
+GFL_FN double any_power(double base, double exponent) { return ::pow(base, exponent); }
+
+template <class T>
+GFL_FN T value_at(const gfl_bins& values, int64_t offset) {
+  switch (values.dtype) {
+    case GFL_FLOAT64:
+      return static_cast<T>(static_cast<const double*>(values.data)[offset]);
+    case GFL_FLOAT32:
+      return static_cast<T>(static_cast<const float*>(values.data)[offset]);
+    case GFL_BFLOAT16:
+      return static_cast<T>(widen(static_cast<const bfloat16*>(values.data)[offset]));
+    default:
+      return static_cast<T>(widen(static_cast<const float16*>(values.data)[offset]));
+  }
 }
 
 // The ground truths of all images, padded to the same number.

@@ -37,15 +37,6 @@ GFL_FN T complete_iou(const Box<T>& p, const Box<T>& t, T bar) {
   return iou - (apart + shape * shape / (shape - iou + (constant<T>(1.0) + eps)));
 }
 
-template <class T>
-GFL_FN T overlapping_iou(const Box<T>& p, const Box<T>& t) {
-  const Overlap<T> overlap(p, t);
-  return overlap.area > T() ? overlap.area / maximum(overlap.sum, constant<T>(kUnionFloor)) : T();
-}
-
-GFL_FN float any_power(float base, float exponent) { return powf(base, exponent); }
-GFL_FN double any_power(double base, double exponent) { return ::pow(base, exponent); }
-
 // base^exponent for base >= 0. Whole exponents, which are usual, take products.
 template <class T>
 struct ScorePower {
@@ -137,22 +128,7 @@ struct TaskAligned {
     return image * s.batch_stride + anchor * s.length_stride + label * s.channel_stride;
   }
   GFL_MEMBER T score(int64_t image, int64_t anchor, int64_t label) const {
-    const gfl_bins& s = op.scores;
-    const int64_t offset = score_place(image, anchor, label);
-    T value;
-    switch (s.dtype) {
-      case GFL_FLOAT64:
-        value = static_cast<T>(static_cast<const double*>(s.data)[offset]);
-        break;
-      case GFL_FLOAT32:
-        value = static_cast<T>(static_cast<const float*>(s.data)[offset]);
-        break;
-      case GFL_BFLOAT16:
-        value = static_cast<T>(widen(static_cast<const bfloat16*>(s.data)[offset]));
-        break;
-      default:
-        value = static_cast<T>(widen(static_cast<const float16*>(s.data)[offset]));
-    }
+    T value = value_at<T>(op.scores, score_place(image, anchor, label));
     if (op.logits) value = score_of_logit(value);
     const T most = constant<T>(1.0);
     return value > T() ? (value < most ? value : most) : T();

@@ -32,6 +32,13 @@ def predictions(
     return boxes.detach().to(dtype), points.detach().to(dtype), gt_boxes.detach().to(dtype)
 
 
+def point_strides(op: str, strides: Any, points: Tensor) -> Tensor:
+    _check.floating(op, "strides", strides)
+    _check.shape(op, "strides", strides, (len(points),), "(A,)")
+    _check.on_device_of(op, "strides", strides, "boxes", points)
+    return strides.detach().to(points.dtype)
+
+
 def gt_list(op: str, gt_boxes: Any, batch: int | None) -> None:
     """Of any number of images where `batch` is None."""
     _check.floating(op, "gt_boxes", gt_boxes)

@@ -43,6 +43,12 @@ def grid_anchors(size: int) -> Tensor:
     return torch.cat(levels)
 
 
+def point_strides(shapes: list[tuple[int, int]]) -> Tensor:
+    return torch.cat(
+        [torch.full((height * width,), float(s)) for (height, width), s in zip(shapes, STRIDES, strict=True)]
+    )
+
+
 def random_gts(generator: torch.Generator, batch: int, gts: int, size: int, kind: str) -> Tensor:
     sides = torch.rand(batch, gts, 2, generator=generator) ** 2 * size / 2 + 1
     middle = torch.rand(batch, gts, 2, generator=generator) * size

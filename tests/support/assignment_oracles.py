@@ -157,3 +157,96 @@ def max_iou_assign(
         if assigned[a] >= 0:
             ious[a] = overlap[assigned[a], a]
     return assigned, ious
+
+
+# ---- the lowest costs --------------------------------------------------------------------------------------
+
+Costs = dict[tuple[int, int], float]  # of gt and anchor
+
+
+def lowest_costs(
+    predicted: list[Box], truths: list[Box], real: list[int], candidates: list[int], cost: Costs, topk: int
+) -> tuple[list[int], list[float]]:
+    claims: dict[int, list[int]] = {}
+    for gt in real:
+        ious = sorted((plain_iou(predicted[a], truths[gt]) for a in candidates), reverse=True)[:topk]
+        wanted = max(int(sum(ious)), 1)
+        for anchor in sorted(candidates, key=lambda a, gt=gt: (cost[gt, a], a))[:wanted]:
+            claims.setdefault(anchor, []).append(gt)
+    assigned, found = [BACKGROUND] * len(predicted), [0.0] * len(predicted)
+    for anchor, claimants in claims.items():
+        rivals = real if len(claimants) > 1 else claimants
+        assigned[anchor] = min(rivals, key=lambda gt, anchor=anchor: (cost[gt, anchor], gt))
+        found[anchor] = plain_iou(predicted[anchor], truths[assigned[anchor]])
+    return assigned, found
+
+
+def center(box: Box) -> tuple[float, float]:
+    return (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
+
+
+def dynamic_soft_label_assign(
+    logits: Tensor,
+    boxes: Tensor,
+    points: Tensor,
+    strides: Tensor,
+    gt_boxes: Tensor,
+    gt_labels: Tensor,
+    *,
+    topk: int = 13,
+    center_radius: float = 3.0,
+    iou_weight: float = 3.0,
+) -> tuple[list[int], list[float]]:
+    """Of one image, without padding."""
+    predicted, truths, places = boxes_of(boxes), boxes_of(gt_boxes), [tuple(point) for point in points.tolist()]
+    labels, sides, rows = gt_labels.tolist(), strides.tolist(), logits.tolist()
+    real = [gt for gt, box in enumerate(truths) if takes_part(box, labels[gt], logits.shape[1])]
+    candidates = [a for a, place in enumerate(places) if any(truths[gt].holds(place, 0.0) for gt in real)]
+
+    def cost(gt: int, anchor: int) -> float:
+        iou = plain_iou(predicted[anchor], truths[gt])
+        total = -math.log(iou + 1e-7) * iou_weight
+        for label, x in enumerate(rows[anchor]):
+            target, p = iou if label == labels[gt] else 0.0, 1 / (1 + math.exp(-x))
+            total += (math.log1p(math.exp(x)) - x * target) * (target - p) ** 2
+        return total + 10 ** (math.dist(places[anchor], center(truths[gt])) / sides[anchor] - center_radius)
+
+    costs = {(gt, a): cost(gt, a) for gt in real for a in candidates}
+    return lowest_costs(predicted, truths, real, candidates, costs, topk)
+
+
+def simota_assign(
+    scores: Tensor,
+    boxes: Tensor,
+    points: Tensor,
+    strides: Tensor,
+    gt_boxes: Tensor,
+    gt_labels: Tensor,
+    *,
+    topk: int = 10,
+    center_radius: float = 2.5,
+    cls_weight: float = 1.0,
+    iou_weight: float = 3.0,
+) -> tuple[list[int], list[float]]:
+    """Of one image, without padding."""
+    predicted, truths, places = boxes_of(boxes), boxes_of(gt_boxes), [tuple(point) for point in points.tolist()]
+    labels, sides, rows = gt_labels.tolist(), strides.tolist(), scores.tolist()
+    real = [gt for gt, box in enumerate(truths) if takes_part(box, labels[gt], scores.shape[1])]
+
+    def near(gt: int, anchor: int) -> bool:
+        (x, y), reach = center(truths[gt]), center_radius * sides[anchor]
+        return Box(x - reach, y - reach, x + reach, y + reach).holds(places[anchor], 0.0)
+
+    def least_log(p: float) -> float:
+        return max(math.log(p), -100.0) if p > 0 else -100.0
+
+    def cost(gt: int, anchor: int) -> float:
+        classes = -sum(least_log(p if label == labels[gt] else 1 - p) for label, p in enumerate(rows[anchor]))
+        iou = -math.log(plain_iou(predicted[anchor], truths[gt]) + 1e-7)
+        good = truths[gt].holds(places[anchor], 0.0) and near(gt, anchor)
+        return classes * cls_weight + iou * iou_weight + (0.0 if good else 1e5)
+
+    reachable = [[truths[gt].holds(places[a], 0.0) or near(gt, a) for gt in real] for a in range(len(places))]
+    candidates = [a for a, of_gts in enumerate(reachable) if any(of_gts)]
+    costs = {(gt, a): cost(gt, a) for gt in real for a in candidates}
+    return lowest_costs(predicted, truths, real, candidates, costs, topk)

@@ -62,4 +62,33 @@ def max_iou_assign(call: Any) -> dict[str, Any]:
     }
 
 
-OPS = {"max_iou_assign": max_iou_assign, "atss_assign": atss_assign, "task_aligned_assign": task_aligned_assign}
+def dynamic_soft_label_assign(call: Any) -> dict[str, Any]:
+    batch, gts = call.draw(st.integers(0, 3)), call.draw(st.sampled_from([0, 1, 3, 40]))
+    anchors, classes = call.rows, call.cols
+    return {
+        "logits": call.other(batch, anchors, classes, low=-8.0, high=8.0),
+        "boxes": call.floats(batch, anchors, 4, high=30.0),
+        "points": call.other(anchors, 2, high=30.0),
+        "strides": call.other(anchors, low=-1.0, high=30.0),
+        "gt_boxes": call.other(batch, gts, 4, high=30.0),
+        "gt_labels": call.labels(batch * gts, classes).reshape(batch, gts),
+        "gt_counts": call.maybe(lambda: call.labels(batch, gts)),
+        "topk": call.draw(st.integers(1, 256)),
+        "center_radius": call.draw(st.sampled_from([0, 0.5, 3.0, 50.0])),
+        "iou_weight": call.draw(st.sampled_from([0, 1, 3.0])),
+    }
+
+
+def simota_assign(call: Any) -> dict[str, Any]:
+    arguments = dynamic_soft_label_assign(call)
+    arguments["scores"] = arguments.pop("logits")
+    return arguments | {"cls_weight": call.draw(st.sampled_from([0, 1, 2.5]))}
+
+
+OPS = {
+    "atss_assign": atss_assign,
+    "task_aligned_assign": task_aligned_assign,
+    "dynamic_soft_label_assign": dynamic_soft_label_assign,
+    "simota_assign": simota_assign,
+    "max_iou_assign": max_iou_assign,
+}

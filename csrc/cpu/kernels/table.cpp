@@ -21,6 +21,7 @@ int positive_boxes(const gfl_positive_boxes& op, Pass pass);
 int box_losses(const gfl_box_losses& op);
 int max_iou_assign(const gfl_max_iou_assign& op);
 int task_aligned_assign(const gfl_task_aligned_assign& op);
+int cost_assign(const gfl_cost_assign& op);
 int scale_gradient(void* data, int32_t dtype, int64_t size, const void* factor);
 int64_t greedy_nms(const GreedyNms<float>& op);
 int64_t greedy_nms_double(const GreedyNms<double>& op);
@@ -47,6 +48,7 @@ const CpuKernels GFL_JOIN(kernels_, GFL_ISA) = {
     GFL_ISA::box_losses,
     GFL_ISA::max_iou_assign,
     GFL_ISA::task_aligned_assign,
+    GFL_ISA::cost_assign,
     GFL_ISA::scale_gradient,
     GFL_ISA::greedy_nms,
     GFL_ISA::greedy_nms_double,

@@ -24,6 +24,7 @@ struct CpuKernels {
   int (*box_losses)(const gfl_box_losses&);
   int (*max_iou_assign)(const gfl_max_iou_assign&);
   int (*task_aligned_assign)(const gfl_task_aligned_assign&);
+  int (*cost_assign)(const gfl_cost_assign&);
   int (*scale_gradient)(void* data, int32_t dtype, int64_t size, const void* factor);
   // The number of boxes that stay; of logits that were found.
   int64_t (*greedy_nms)(const GreedyNms<float>&);

@@ -186,6 +186,58 @@ void max_iou_assign(Random& random) {
   }
 }
 
+void cost_assign(Random& random) {
+  const int32_t dtype = random.of<int32_t>({GFL_FLOAT64, GFL_FLOAT32});
+  const int64_t batch = random.of<int64_t>({0, 1, 2, 3});
+  const int64_t num_gts = random.of<int64_t>({0, 1, 4, 37});
+  const int64_t anchors = random.of<int64_t>({0, 1, 31, 300, 600});
+  const int classes = random.of<int>({1, 5, 70});
+  const RandomGts gts(random, dtype, batch, num_gts, classes);
+  Buffer points(dtype, 2 * anchors);
+  points.fill(random, -5.0, 140.0);
+  Buffer strides(dtype, anchors);
+  strides.fill(random, -1.0, 20.0);
+  Buffer boxes(dtype, 4 * batch * anchors);
+  for (int64_t i = 0; i < 4 * batch * anchors; ++i) {
+    put(boxes.data(), dtype, i, points[i / 4 % anchors * 2 + i % 2] + (i % 4 < 2 ? -1 : 1) * random.between(0.0, 40.0));
+  }
+  Buffer scores(any_dtype(random), batch * anchors * classes);
+  scores.fill(random, -0.1, 1.1);
+  Buffer assigned(GFL_INT32, batch * anchors);
+  Buffer iou(dtype, batch * anchors);
+
+  gfl_cost_assign op{};
+  op.batch = batch;
+  op.anchors = anchors;
+  op.classes = classes;
+  op.num_gts = num_gts;
+  op.dtype = dtype;
+  op.kind = random.coin() ? GFL_DYNAMIC_SOFT_LABEL : GFL_SIMOTA;
+  op.scores = {scores.data(), scores.dtype(), anchors * classes, 1, classes};
+  op.boxes = boxes.data();
+  op.points = points.data();
+  op.strides = strides.data();
+  op.gt_boxes = gts.boxes.data();
+  op.gt_labels = static_cast<const int64_t*>(gts.labels.data());
+  op.gt_counts = gts.maybe_counts(random);
+  op.topk = random.of<int32_t>({1, 13, 40, 256});
+  op.center_radius = random.of({0.5, 3.0});
+  op.cls_weight = random.of({0.0, 1.0});
+  op.iou_weight = random.of({0.0, 3.0});
+  op.assigned_gt = static_cast<int32_t*>(assigned.data());
+  op.assigned_iou = iou.data();
+  Buffer scratch(GFL_FLOAT64, (gfl_cost_assign_workspace_bytes(&kDevice, &op) + 7) / 8);
+  op.workspace = scratch.data();
+  for (Buffer* output : {&assigned, &iou}) output->poison();
+  check(gfl_cost_assign_run(&kDevice, &op));
+  iou.written("assigned_iou of cost_assign");
+  for (int64_t i = 0; i < batch * anchors; ++i) {
+    const double gt = assigned[i];
+    if (!(gt >= GFL_BACKGROUND && gt < static_cast<double>(num_gts))) die("cost_assign: not a ground truth");
+    if (gt < 0 && iou[i] != 0.0) die("cost_assign: a background with an IoU");
+  }
+}
+
 void atss_assign(Random& random) {
   const int32_t dtype = random.of<int32_t>({GFL_FLOAT64, GFL_FLOAT32});
   const gfl_levels levels = any_levels(random);
