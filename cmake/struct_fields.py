@@ -19,6 +19,7 @@ VIEWS = {
     "gfl_flat": "kFlat",
     "gfl_maps": "kMaps",
     "gfl_levels": "kLevels",
+    "gfl_ranges": "kRanges",
 }
 Struct = list[tuple[str, str]]  # of (type, name), a pointer's type ending in *
 

@@ -292,6 +292,10 @@ int64_t gfl_cost_assign_workspace_bytes(const gfl_device* device, const gfl_cost
   return sums + op->batch * of_image;
 }
 
+int gfl_fcos_assign_run(const gfl_device* device, const gfl_fcos_assign* op) {
+  GFL_DISPATCH(device, fcos_assign(*op), fcos_assign(*device, *op));
+}
+
 int gfl_nms_run(const gfl_device* device, const gfl_nms* op) {
   if (device->type == GFL_CPU) return gfl::cpu_nms(gfl::cpu(), *op);
 #if defined(GFL_WITH_CUDA)

@@ -409,6 +409,29 @@ typedef struct gfl_cost_assign {
 GFL_API int gfl_cost_assign_run(const gfl_device* device, const gfl_cost_assign* op);
 GFL_API int64_t gfl_cost_assign_workspace_bytes(const gfl_device* device, const gfl_cost_assign* op);
 
+/* Of each level; low <= x <= high is inside. */
+typedef struct gfl_ranges {
+  double low[GFL_MAX_LEVELS];
+  double high[GFL_MAX_LEVELS];
+} gfl_ranges;
+
+typedef struct gfl_fcos_assign {
+  int64_t batch;
+  int64_t num_gts;          /* padded: gts of an image past its count are not looked at */
+  int32_t dtype;            /* of gt_boxes, distances and centerness: float32 or float64 */
+  const void* gt_boxes;     /* (batch, num_gts, 4) contiguous, xyxy in pixels */
+  const int64_t* gt_counts; /* (batch,); NULL: all are real */
+  gfl_levels levels;
+  gfl_ranges ranges; /* of the longest distance to a side, in pixels */
+  double radius;     /* of the square around a gt's centre that cells must be in, in strides; 0: anywhere in the gt */
+  double center_offset; /* of a cell's point, in strides */
+  int32_t* assigned_gt; /* (batch, anchors): a gt's index or GFL_BACKGROUND */
+  void* distances;      /* (batch, anchors, 4): to the left, top, right and bottom side of that gt in pixels, else 0 */
+  void* centerness;     /* (batch, anchors): else 0 */
+} gfl_fcos_assign;
+
+GFL_API int gfl_fcos_assign_run(const gfl_device* device, const gfl_fcos_assign* op);
+
 /* ---- detections ------------------------------------------------------------------------------- */
 
 /* What must exceed the threshold for a box to suppress another. A pair of which either box has no area, is inverted or

@@ -8,6 +8,7 @@
 //   gfl_bins        rows (N, channels), or maps (B, channels, H, W) whose positions are evenly spaced; or None
 //   gfl_maps        a list of maps (B, channels, H, W), or (one flat tensor, the maps that its parts are laid out as)
 //   gfl_levels      (maps, strides), or (heights, widths, strides)
+//   gfl_ranges      (lows, highs)
 //   head levels     (maps of scores, maps of edges, strides)
 //
 // Fields x_dtype and x_stride follow the tensor that fills x. What no argument fills is zero. A workspace is fetched
@@ -24,7 +25,7 @@
 
 namespace gfl {
 
-enum FieldKind { kInt32, kInt64, kDouble, kPointer, kMatrix, kBins, kFlat, kMaps, kLevels, kHeadLevels };
+enum FieldKind { kInt32, kInt64, kDouble, kPointer, kMatrix, kBins, kFlat, kMaps, kLevels, kRanges, kHeadLevels };
 
 struct Field {
   const char* name;
@@ -182,6 +183,7 @@ class KernelCall {
         return put(field, static_cast<int32_t>(of_tensor ? read(value, field.name).dtype : whole_of(value)));
       }
       if (field.kind == kLevels) return put(field, levels(field.name, value));
+      if (field.kind == kRanges) return put(field, ranges(field.name, value));
       if (field.kind == kHeadLevels) return head_levels(field, value);
       if (value == Py_None) return;
       if (field.kind == kMaps) return put(field, maps(field.name, value));
@@ -215,6 +217,17 @@ class KernelCall {
           level.height = static_cast<int32_t>(whole_of(first[i]));
           level.width = static_cast<int32_t>(whole_of(Items(parts[1], name)[i]));
         }
+      }
+      return result;
+    }
+
+    gfl_ranges ranges(const char* name, PyObject* value) {
+      const Items parts(value, name);
+      const Items lows(parts[0], name), highs(parts[1], name);
+      gfl_ranges result{};
+      for (int i = 0; i < lows.levels(name); ++i) {
+        result.low[i] = real_of(lows[i]);
+        result.high[i] = real_of(highs[i]);
       }
       return result;
     }

@@ -29,6 +29,7 @@ from .ops.distribution_focal_loss import distribution_focal_loss
 from .ops.distribution_kl_loss import distribution_kl_loss
 from .ops.distribution_statistics import distribution_statistics
 from .ops.dynamic_soft_label_assign import dynamic_soft_label_assign
+from .ops.fcos_assign import FcosAssignment, fcos_assign
 from .ops.generalized_focal_loss import generalized_focal_loss
 from .ops.gfl_loss import PaddedTargets, gfl_loss
 from .ops.integral import integral
@@ -56,6 +57,7 @@ __all__ = [
     "Detections",
     "DistributionBoxLosses",
     "DistributionFocalLoss",
+    "FcosAssignment",
     "GFLLoss",
     "GIoULoss",
     "Integral",
@@ -81,6 +83,7 @@ __all__ = [
     "distribution_kl_loss",
     "distribution_statistics",
     "dynamic_soft_label_assign",
+    "fcos_assign",
     "generalized_focal_loss",
     "gfl_loss",
     "giou_loss",

@@ -34,6 +34,7 @@ OPS = (
     "max_iou_assign",
     "dynamic_soft_label_assign",
     "simota_assign",
+    "fcos_assign",
     "nms",
     "postprocess",
     "decode_boxes",

@@ -24,6 +24,7 @@ import gfl_ops
 from benchmarks.eager import oracle_detections, oracle_gfl_loss, oracle_losses
 from benchmarks.eager.oracle_assigners import (
     dynamic_soft_label_assign,
+    fcos_assign,
     max_iou_assign,
     simota_assign,
     task_aligned_assign,
@@ -51,6 +52,7 @@ __all__ = [
     "distribution_kl_loss",
     "distribution_statistics",
     "dynamic_soft_label_assign",
+    "fcos_assign",
     "generalized_focal_loss",
     "gfl_loss",
     "integral",

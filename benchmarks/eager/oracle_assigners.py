@@ -190,3 +190,40 @@ def simota_assign(
         return classes * cls_weight - torch.log(overlap + 1e-7) * iou_weight + ~good * 1e5
 
     return _by_cost(boxes, gt_boxes, gt_counts, topk, inside, cost)
+
+
+def fcos_assign(
+    gt_boxes: Tensor,
+    gt_counts: Tensor,
+    level_shapes: list[tuple[int, int]],
+    strides: list[int],
+    *,
+    ranges: list[tuple[float, float]],
+    radius: float = 1.5,
+) -> tuple[Tensor, Tensor, Tensor]:
+    device = gt_boxes.device
+    points, of_cell = [], []
+    for (height, width), stride, limits in zip(level_shapes, strides, ranges, strict=True):
+        cells = torch.cartesian_prod(torch.arange(height), torch.arange(width)).flip(1)
+        points.append((cells + 0.5) * stride)
+        of_cell.append(torch.tensor([[radius * stride, *limits]]).expand(len(cells), 3))
+    points, of_cell = torch.cat(points).to(device), torch.cat(of_cell).to(device)
+    found = [_fcos(points, of_cell, boxes[:count]) for boxes, count in zip(gt_boxes, gt_counts, strict=True)]
+    gt, distances = (torch.stack(parts) for parts in zip(*found, strict=True))
+    across, down = distances[..., 0::2], distances[..., 1::2]
+    quotients = across.amin(-1) / across.amax(-1) * down.amin(-1) / down.amax(-1)
+    return gt.int(), distances, torch.where(gt >= 0, quotients, 0.0).sqrt()
+
+
+def _fcos(points: Tensor, of_cell: Tensor, gts: Tensor) -> tuple[Tensor, Tensor]:
+    half, low, high = of_cell[:, None].unbind(2)
+    distances = torch.cat([points[:, None] - gts[:, :2], gts[:, 2:] - points[:, None]], 2)  # (A, G, 4)
+    middle = (gts[:, :2] + gts[:, 2:]) / 2
+    near = (points[:, None] - middle).abs().amax(2) < half
+    longest = distances.amax(2)
+    may = near & (distances.amin(2) > 0) & (longest >= low) & (longest <= high)
+    area = torch.where(may, (gts[:, 2:] - gts[:, :2]).prod(1), torch.inf)
+    least, gt = area.min(1)
+    learns = least < torch.inf
+    own = distances.gather(1, gt[:, None, None].expand(-1, 1, 4))[:, 0]
+    return torch.where(learns, gt, -1), torch.where(learns[:, None], own, 0.0)

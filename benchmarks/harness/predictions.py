@@ -64,6 +64,7 @@ GUESSED = {
     "task_aligned_claim": 12.0,
     "task_aligned_settle": 6.0,
     "task_aligned_won": 6.0,
+    "fcos_claim": 4.0,
     "max_iou_compare": 8.0,
     "max_iou_claim": 4.0,
     "cost_prepare": 6.0,

@@ -169,6 +169,18 @@ def costed(images: int, gts: int, size: tuple[int, int] = (640, 640), *, logits:
     return {"logits": scores.logit(1e-6)} | inputs if logits else {"scores": scores} | inputs
 
 
+def pyramid_boxes(images: int, gts: int, size: tuple[int, int] = (800, 1344)) -> Inputs:
+    ranges = [(-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, float("inf"))]
+    shapes = level_shapes(*size)
+    return {
+        "gt_boxes": assignment(images, gts, size)["gt_boxes"],
+        "gt_counts": torch.full((images,), gts),
+        "level_shapes": shapes,
+        "strides": STRIDES,
+        "ranges": ranges[: len(shapes)],
+    }
+
+
 def scored_boxes(count: int, classes: int | None = None) -> Inputs:
     corner = torch.rand(count, 2) * torch.tensor([1200.0, 700.0])
     inputs = {"boxes": torch.cat([corner, corner + 8 + torch.rand(count, 2) * 120], 1), "scores": torch.rand(count)}

@@ -164,6 +164,19 @@ def _by_cost(op: str, gts: int, **options: Any) -> Row:
     )
 
 
+def _fcos(gts: int, target: float, **options: Any) -> Row:
+    return Row(
+        "fcos_assign",
+        f"2x{gts:,} gts",
+        "coco2",
+        lambda: random_inputs.pyramid_boxes(2, gts),
+        (),
+        gradient=False,
+        targets={"cpu": Target(target)},
+        **options,
+    )
+
+
 def _detected(**arguments: Any) -> list[tuple[Tensor, ...]]:
     found = gfl_ops.postprocess(strides=STRIDES, **arguments).to_list()
     return [(image["boxes"], image["scores"], image["labels"]) for image in found]
@@ -324,6 +337,8 @@ def table() -> list[Row]:
         _max_iou(7, 5),
         _max_iou(100, 10, standard=True),
         *(_by_cost(op, gts) for op in ("dynamic_soft_label_assign", "simota_assign") for gts in (7, 100)),
+        _fcos(7, 10),
+        _fcos(100, 50, standard=True),
         _whole_loss("2x7 gts", "coco2", 2, 7, standard=True, targets={"cpu": Target(15)}),
         _whole_loss("16x7 gts", "coco16", 16, 7),
         _whole_loss("16x7 gts, padded", "coco16", 16, 7, padded=True, targets={"cuda": gpu}),

@@ -185,6 +185,13 @@ def _by_cost(inputs: Inputs, with_gradient: bool) -> Kernels:
     yield Kernel("cost_settle", 4 * anchors)
 
 
+def _fcos_assign(inputs: Inputs, with_gradient: bool) -> Kernels:
+    cells = inputs["gt_boxes"].shape[0] * sum(height * width for height, width in inputs["level_shapes"])
+    yield Kernel("fcos_clear", 4 * cells)
+    yield Kernel("fcos_claim")
+    yield Kernel("fcos_finish", (4 + 5 * _compute_bytes(inputs["gt_boxes"])) * cells)
+
+
 def _gfl_loss(inputs: Inputs, with_gradient: bool) -> Kernels:
     scores, edges = inputs["cls_scores"], inputs["bbox_preds"]
     cells = sum(x.shape[0] * x.shape[2] * x.shape[3] for x in scores)
@@ -243,6 +250,7 @@ TABLE: dict[str, Callable[[Inputs, bool], Kernels]] = {
     "max_iou_assign": _max_iou_assign,
     "dynamic_soft_label_assign": _by_cost,
     "simota_assign": _by_cost,
+    "fcos_assign": _fcos_assign,
     "gfl_loss": _gfl_loss,
     "multilevel_sigmoid_focal_loss": _multilevel,
     "multilevel_varifocal_loss": _multilevel,

@@ -26,6 +26,7 @@ int distribution_box_loss_backward(const gfl_device& device, const gfl_distribut
 int generalized_focal_loss_forward(const gfl_device& device, const gfl_generalized_focal_loss& op);
 int generalized_focal_loss_backward(const gfl_device& device, const gfl_generalized_focal_loss& op);
 int atss_assign(const gfl_device& device, const gfl_atss_assign& op);
+int fcos_assign(const gfl_device& device, const gfl_fcos_assign& op);
 int max_iou_assign(const gfl_device& device, const gfl_max_iou_assign& op);
 int task_aligned_assign(const gfl_device& device, const gfl_task_aligned_assign& op);
 int cost_assign(const gfl_device& device, const gfl_cost_assign& op);

@@ -23,7 +23,15 @@ from tests.support import c_abi, host_cuda
 OPS_WITH_BARRIERS = [
     *("class_loss", "distribution_focal_loss", "integral", "distribution_statistics"),
     *("distribution_kl_loss", "iou", "distribution_box_loss"),
-    *("atss_assign", "task_aligned_assign", "max_iou_assign", "cost_assign", "multilevel_class_loss", "positives"),
+    *(
+        "atss_assign",
+        "task_aligned_assign",
+        "max_iou_assign",
+        "fcos_assign",
+        "cost_assign",
+        "multilevel_class_loss",
+        "positives",
+    ),
     *("nms", "postprocess"),
     "large",
 ]

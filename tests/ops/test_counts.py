@@ -52,6 +52,7 @@ INPUTS: dict[str, Callable[[], Inputs]] = {
     "max_iou_assign": lambda: random_inputs.anchor_boxes(2, 5, SIZE),
     "dynamic_soft_label_assign": lambda: random_inputs.costed(2, 5, SIZE, logits=True),
     "simota_assign": lambda: random_inputs.costed(2, 5, SIZE),
+    "fcos_assign": lambda: random_inputs.pyramid_boxes(2, 5, SIZE),
     "gfl_loss": lambda: random_inputs.head(2, 5, 80, SIZE),
     "multilevel_sigmoid_focal_loss": lambda: random_inputs.focal_maps(2, 40, SIZE),
     "multilevel_varifocal_loss": lambda: random_inputs.scored_maps(2, 40, SIZE),
@@ -90,6 +91,7 @@ LAUNCHES = {
     "max_iou_assign": Stated(3),
     "dynamic_soft_label_assign": Stated(3),
     "simota_assign": Stated(3),
+    "fcos_assign": Stated(3),
     "gfl_loss": Stated(10, 12),
     "multilevel_sigmoid_focal_loss": Stated(3, 4),  # the labels become int32
     "multilevel_varifocal_loss": Stated(3, 4),

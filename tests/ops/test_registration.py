@@ -47,7 +47,15 @@ def test_opcheck_covers_every_raw_op(backend) -> None:
     if backend.name == "native":
         seen |= {
             f"gfl_ops::{op}"
-            for op in ("atss_assign", "task_aligned_assign", "max_iou_assign", "cost_assign", "nms", "postprocess")
+            for op in (
+                "atss_assign",
+                "task_aligned_assign",
+                "max_iou_assign",
+                "cost_assign",
+                "fcos_assign",
+                "nms",
+                "postprocess",
+            )
         }  # in the tests of these ops
     prefix = "gfl_ops::triton_" if backend.name == "triton" else "gfl_ops::"
     seen |= {prefix + name for name in OF_THE_WHOLE_LOSS}  # test_gfl_loss.py

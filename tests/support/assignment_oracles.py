@@ -250,3 +250,27 @@ def simota_assign(
     candidates = [a for a, of_gts in enumerate(reachable) if any(of_gts)]
     costs = {(gt, a): cost(gt, a) for gt in real for a in candidates}
     return lowest_costs(predicted, truths, real, candidates, costs, topk)
+
+
+def fcos_assign(
+    points: Tensor, of_cell: list[tuple[float, tuple[float, float]]], gt_boxes: Tensor, *, radius: float | None = 1.5
+) -> tuple[list[int], list[list[float]], list[float]]:
+    """Of one image, without padding: the gt, the distances and the centerness of each cell, of which the stride and the
+    range are given."""
+    truths = boxes_of(gt_boxes)
+    assigned, distances, centerness = [], [], []
+    for (x, y), (stride, (low, high)) in zip(points.tolist(), of_cell, strict=True):
+        may = []
+        for gt, box in enumerate(truths):
+            half = radius * stride if radius else math.inf
+            near = max(abs(x - (box.x1 + box.x2) / 2), abs(y - (box.y1 + box.y2) / 2)) < half
+            longest = max(x - box.x1, y - box.y1, box.x2 - x, box.y2 - y)
+            if takes_part(box, 0, 1) and box.holds((x, y), 0.0) and near and low <= longest <= high:
+                may.append((math.prod(box.sides), gt))
+        assigned.append(min(may)[1] if may else BACKGROUND)
+        box = truths[assigned[-1]] if may else Box(x, y, x, y)
+        left, top, right, bottom = x - box.x1, y - box.y1, box.x2 - x, box.y2 - y
+        distances.append([left, top, right, bottom])
+        quotients = [min(pair) / max(pair) if may else 0.0 for pair in ((left, right), (top, bottom))]
+        centerness.append(math.sqrt(math.prod(quotients)))
+    return assigned, distances, centerness

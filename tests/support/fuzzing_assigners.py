@@ -85,10 +85,25 @@ def simota_assign(call: Any) -> dict[str, Any]:
     return arguments | {"cls_weight": call.draw(st.sampled_from([0, 1, 2.5]))}
 
 
+def fcos_assign(call: Any) -> dict[str, Any]:
+    batch, gts = call.draw(st.integers(0, 3)), call.draw(st.sampled_from([0, 1, 3, 70]))
+    limits = st.sampled_from([-1, 0, 4.0, 16, float("inf")])
+    return {
+        "gt_boxes": call.floats(batch, gts, 4, high=30.0),
+        "gt_counts": call.maybe(lambda: call.labels(batch, gts)),
+        "level_shapes": [(1, call.rows), (3, 2)],
+        "strides": [4, 8.5],
+        "ranges": [(call.draw(st.sampled_from([-1, 0, 4.0])), call.draw(limits)) for _ in range(2)],
+        "radius": call.draw(st.sampled_from([None, 0, 1.5, 4])),
+        "center_offset": call.draw(st.sampled_from([0, 0.5])),
+    }
+
+
 OPS = {
+    "fcos_assign": fcos_assign,
+    "max_iou_assign": max_iou_assign,
     "atss_assign": atss_assign,
     "task_aligned_assign": task_aligned_assign,
     "dynamic_soft_label_assign": dynamic_soft_label_assign,
     "simota_assign": simota_assign,
-    "max_iou_assign": max_iou_assign,
 }

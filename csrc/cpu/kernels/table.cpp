@@ -19,6 +19,7 @@ int multilevel_class_loss(const gfl_multilevel_class_loss& op, Pass pass);
 int positive_weights(const gfl_positive_weights& op);
 int positive_boxes(const gfl_positive_boxes& op, Pass pass);
 int box_losses(const gfl_box_losses& op);
+int fcos_assign(const gfl_fcos_assign& op);
 int max_iou_assign(const gfl_max_iou_assign& op);
 int task_aligned_assign(const gfl_task_aligned_assign& op);
 int cost_assign(const gfl_cost_assign& op);
@@ -46,6 +47,7 @@ const CpuKernels GFL_JOIN(kernels_, GFL_ISA) = {
     GFL_ISA::positive_weights,
     GFL_ISA::positive_boxes,
     GFL_ISA::box_losses,
+    GFL_ISA::fcos_assign,
     GFL_ISA::max_iou_assign,
     GFL_ISA::task_aligned_assign,
     GFL_ISA::cost_assign,

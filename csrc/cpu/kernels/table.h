@@ -22,6 +22,7 @@ struct CpuKernels {
   int (*positive_weights)(const gfl_positive_weights&);
   int (*positive_boxes)(const gfl_positive_boxes&, Pass);
   int (*box_losses)(const gfl_box_losses&);
+  int (*fcos_assign)(const gfl_fcos_assign&);
   int (*max_iou_assign)(const gfl_max_iou_assign&);
   int (*task_aligned_assign)(const gfl_task_aligned_assign&);
   int (*cost_assign)(const gfl_cost_assign&);

@@ -238,6 +238,46 @@ void cost_assign(Random& random) {
   }
 }
 
+void fcos_assign(Random& random) {
+  const int32_t dtype = random.of<int32_t>({GFL_FLOAT64, GFL_FLOAT32});
+  const gfl_levels levels = any_levels(random);
+  const int64_t batch = random.of<int64_t>({0, 1, 2, 3});
+  const int64_t num_gts = random.of<int64_t>({0, 1, 4, 37});
+  const int64_t anchors = anchors_of(levels);
+  const RandomGts gts(random, dtype, batch, num_gts, 1);
+  Buffer assigned(GFL_INT32, batch * anchors);
+  Buffer distances(dtype, 4 * batch * anchors);
+  Buffer centerness(dtype, batch * anchors);
+
+  gfl_fcos_assign op{};
+  op.batch = batch;
+  op.num_gts = num_gts;
+  op.dtype = dtype;
+  op.gt_boxes = gts.boxes.data();
+  op.gt_counts = gts.maybe_counts(random);
+  op.levels = levels;
+  for (int i = 0; i < levels.count; ++i) {
+    op.ranges.low[i] = random.of({-1.0, 8.0});
+    op.ranges.high[i] = random.of({20.0, 64.0, HUGE_VAL});
+  }
+  op.radius = random.of({0.0, 1.5, 4.0});
+  op.center_offset = random.of({0.0, 0.5});
+  op.assigned_gt = static_cast<int32_t*>(assigned.data());
+  op.distances = distances.data();
+  op.centerness = centerness.data();
+  for (Buffer* output : {&assigned, &distances, &centerness}) output->poison();
+  check(gfl_fcos_assign_run(&kDevice, &op));
+  distances.written("distances of fcos_assign");
+  centerness.written("centerness of fcos_assign");
+  for (int64_t i = 0; i < batch * anchors; ++i) {
+    const int32_t gt = op.assigned_gt[i];
+    if (gt < GFL_BACKGROUND || gt >= num_gts) die("fcos_assign: no such ground truth");
+    for (int64_t side = 4 * i; side < 4 * i + 4; ++side) {
+      if ((gt < 0) != (distances[side] == 0.0)) die("fcos_assign: a distance without a ground truth, or none with one");
+    }
+  }
+}
+
 void atss_assign(Random& random) {
   const int32_t dtype = random.of<int32_t>({GFL_FLOAT64, GFL_FLOAT32});
   const gfl_levels levels = any_levels(random);
