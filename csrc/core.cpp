@@ -88,6 +88,13 @@ int bad_bins(int64_t bins) {
 
 bool bins_allowed(int64_t bins) { return bins >= 2 && bins <= 256; }
 
+// Maps may hold distances in place of distributions.
+int bad_map_bins(int64_t bins) {
+  return fail(GFL_ERROR_ARGUMENT, "bins must be 1 to 256, got %lld", static_cast<long long>(bins));
+}
+
+bool map_bins_allowed(int64_t bins) { return bins == 1 || bins_allowed(bins); }
+
 // Whether distributions lie one behind the other: (length, sides, bins) is dense, or not there at all.
 bool is_dense(const gfl_bins& x, int64_t sides, int64_t bins) {
   return !x.data || (x.channel_stride == 1 && x.length_stride == sides * bins);
@@ -341,13 +348,18 @@ int gfl_positive_weights_forward(const gfl_device* device, const gfl_positive_we
   GFL_DISPATCH(device, positive_weights(*op), positive_weights_forward(*device, *op));
 }
 
+int gfl_decode_maps_run(const gfl_device* device, const gfl_decode_maps* op) {
+  if (!gfl::map_bins_allowed(op->bins)) return gfl::bad_map_bins(op->bins);
+  GFL_DISPATCH(device, decode_maps(*op), decode_maps(*device, *op));
+}
+
 int gfl_positive_boxes_forward(const gfl_device* device, const gfl_positive_boxes* op) {
-  if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
+  if (!gfl::map_bins_allowed(op->bins)) return gfl::bad_map_bins(op->bins);
   GFL_DISPATCH(device, positive_boxes(*op, Pass::kForward), positive_boxes_forward(*device, *op));
 }
 
 int gfl_positive_boxes_backward(const gfl_device* device, const gfl_positive_boxes* op) {
-  if (!gfl::bins_allowed(op->bins)) return gfl::bad_bins(op->bins);
+  if (!gfl::map_bins_allowed(op->bins)) return gfl::bad_map_bins(op->bins);
   GFL_DISPATCH(device, positive_boxes(*op, Pass::kBackward), positive_boxes_backward(*device, *op));
 }
 

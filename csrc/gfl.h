@@ -305,6 +305,20 @@ typedef struct gfl_levels {
   gfl_level level[GFL_MAX_LEVELS];
 } gfl_levels;
 
+/* One level of a head's output: (batch, channels, height * width). */
+typedef struct gfl_map {
+  void* data;
+  int64_t batch_stride;
+  int64_t channel_stride;
+  int64_t position_stride;
+} gfl_map;
+
+typedef struct gfl_maps {
+  int32_t dtype;
+  int32_t count; /* the number of levels, or 0 where the maps are absent */
+  gfl_map level[GFL_MAX_LEVELS];
+} gfl_maps;
+
 typedef struct gfl_atss_assign {
   int64_t batch;
   int64_t num_gts;          /* padded: gts of an image past its count are not looked at */
@@ -331,7 +345,7 @@ typedef struct gfl_task_aligned_assign {
   int64_t classes;
   int64_t num_gts;          /* padded: gts of an image past its count are not looked at */
   int32_t dtype;            /* of boxes, points, gt_boxes, IoUs and scores that come out: float32 or float64 */
-  gfl_bins scores;          /* (batch, classes, anchors): channel = class; any floating point type */
+  gfl_maps scores;          /* of all anchors together, or of each of `levels`: any floating point type */
   int32_t logits;           /* the scores are logits */
   const void* boxes;        /* (batch, anchors, 4) contiguous: predicted, xyxy in pixels */
   const void* points;       /* (anchors, 2) contiguous: x, y in pixels */
@@ -350,6 +364,7 @@ typedef struct gfl_task_aligned_assign {
   int32_t* assigned_gt; /* (batch, anchors): a gt's index or GFL_BACKGROUND */
   void* assigned_iou;   /* (batch, anchors): the IoU with that gt, else 0 */
   void* assigned_score; /* (batch, anchors): the normalised metric, else 0 */
+  int32_t* labels;      /* (batch, anchors): the label of that gt, else as assigned_gt; NULL: not wanted */
   void* workspace;      /* gfl_task_aligned_assign_workspace_bytes() bytes */
 } gfl_task_aligned_assign;
 
@@ -498,20 +513,6 @@ GFL_API int64_t gfl_postprocess_workspace_bytes(const gfl_device* device, const 
 
 /* ---- the heads of a detector: maps of several levels as they are ------------------------------------ */
 
-/* One level of a head's output: (batch, channels, height * width). */
-typedef struct gfl_map {
-  void* data;
-  int64_t batch_stride;
-  int64_t channel_stride;
-  int64_t position_stride;
-} gfl_map;
-
-typedef struct gfl_maps {
-  int32_t dtype;
-  int32_t count; /* the number of levels, or 0 where the maps are absent */
-  gfl_map level[GFL_MAX_LEVELS];
-} gfl_maps;
-
 /* A dense classification loss over all levels, the labels in the order of the anchors. Always summed. */
 typedef struct gfl_multilevel_class_loss {
   int32_t formula; /* gfl_class_formula */
@@ -553,12 +554,25 @@ typedef struct gfl_positive_weights {
 GFL_API int gfl_positive_weights_forward(const gfl_device* device, const gfl_positive_weights* op);
 GFL_API int64_t gfl_positive_weights_workspace_bytes(const gfl_device* device, const gfl_positive_weights* op);
 
-enum { GFL_POSITIVE_SUMS = 3 }; /* of weight * IoU loss, weight * DFL of the four sides, quality */
+/* Boxes of all cells from their distances to the four sides: of several bins the expectation, of one its logit itself. */
+typedef struct gfl_decode_maps {
+  int64_t batch;
+  int64_t bins; /* 1 .. 256 */
+  gfl_levels levels;
+  double center_offset;
+  gfl_maps edges;
+  void* boxes;  /* (batch, anchors, 4) contiguous, xyxy in pixels, compute type */
+  void* points; /* (anchors, 2) contiguous: the centres of the cells, x, y in pixels, compute type */
+} gfl_decode_maps;
+
+GFL_API int gfl_decode_maps_run(const gfl_device* device, const gfl_decode_maps* op);
+
+enum { GFL_POSITIVE_SUMS = 5 }; /* of weight * IoU loss, weight * DFL of the four sides, quality, weight, 1 */
 
 typedef struct gfl_positive_boxes {
   gfl_iou_options options;
   int64_t batch;
-  int64_t bins;
+  int64_t bins; /* 1 .. 256. One is the distance itself, and has in place of DFL the L1 loss, as a share of the image */
   gfl_levels levels;
   double center_offset;
   double target_margin;
@@ -573,7 +587,7 @@ typedef struct gfl_positive_boxes {
   const void* grad_dfl;
   double scale_iou; /* backward: as in gfl_box_losses */
   double scale_dfl;
-  const void* normalisers;
+  const void* total_weight;
   gfl_maps grad; /* backward: every element is written */
   void* workspace;
 } gfl_positive_boxes;
@@ -582,11 +596,11 @@ GFL_API int gfl_positive_boxes_forward(const gfl_device* device, const gfl_posit
 GFL_API int gfl_positive_boxes_backward(const gfl_device* device, const gfl_positive_boxes* op);
 GFL_API int64_t gfl_positive_boxes_workspace_bytes(const gfl_device* device, const gfl_positive_boxes* op);
 
-/* What the sums of gfl_positive_boxes come to once the normalisers are known: sum * scale / max(normalisers[1], 1). */
+/* What the sums of gfl_positive_boxes come to once the weight of all is known: sum * scale / max(total_weight, 1). */
 typedef struct gfl_box_losses {
   int32_t dtype; /* the compute type */
   const double* sums;
-  const void* normalisers;
+  const void* total_weight; /* one value each, compute type */
   const void* num_pos;
   double scale_iou;
   double scale_dfl;

@@ -21,9 +21,13 @@ from .nn import (
     VarifocalLoss,
 )
 from .ops._cost_assignment import CostAssignment
+from .ops._targets import PaddedTargets
 from .ops.atss_assign import atss_assign
 from .ops.box_iou import box_iou
+from .ops.box_loss_maps import BoxLossMaps, box_loss_maps
+from .ops.class_loss_maps import class_loss_maps
 from .ops.decode_boxes import decode_boxes
+from .ops.decode_maps import DecodedMaps, decode_maps
 from .ops.distribution_box_loss import DistributionBoxLosses, distribution_box_loss
 from .ops.distribution_focal_loss import distribution_focal_loss
 from .ops.distribution_kl_loss import distribution_kl_loss
@@ -31,7 +35,7 @@ from .ops.distribution_statistics import distribution_statistics
 from .ops.dynamic_soft_label_assign import dynamic_soft_label_assign
 from .ops.fcos_assign import FcosAssignment, fcos_assign
 from .ops.generalized_focal_loss import generalized_focal_loss
-from .ops.gfl_loss import PaddedTargets, gfl_loss
+from .ops.gfl_loss import gfl_loss
 from .ops.integral import integral
 from .ops.iou_loss import ciou_loss, diou_loss, giou_loss, iou_loss
 from .ops.max_iou_assign import MaxIouAssignment, max_iou_assign
@@ -45,15 +49,18 @@ from .ops.sigmoid_focal_loss import sigmoid_focal_loss
 from .ops.simota_assign import simota_assign
 from .ops.soft_bce_loss import soft_bce_loss
 from .ops.task_aligned_assign import TaskAlignedAssignment, task_aligned_assign
+from .ops.task_aligned_loss import task_aligned_loss
 from .ops.varifocal_loss import varifocal_loss
 
 if _TYPE_CHECKING:
     from . import detector
 
 __all__ = [
+    "BoxLossMaps",
     "CIoULoss",
     "CostAssignment",
     "DIoULoss",
+    "DecodedMaps",
     "Detections",
     "DistributionBoxLosses",
     "DistributionFocalLoss",
@@ -74,8 +81,11 @@ __all__ = [
     "atss_assign",
     "batched_nms",
     "box_iou",
+    "box_loss_maps",
     "ciou_loss",
+    "class_loss_maps",
     "decode_boxes",
+    "decode_maps",
     "detector",
     "diou_loss",
     "distribution_box_loss",
@@ -102,6 +112,7 @@ __all__ = [
     "simota_assign",
     "soft_bce_loss",
     "task_aligned_assign",
+    "task_aligned_loss",
     "use_backend",
     "varifocal_loss",
 ]

@@ -44,8 +44,13 @@ OPS = (
     "soft_bce_loss",
     "multilevel_varifocal_loss",
     "multilevel_soft_bce_loss",
+    "decode_maps",
+    "class_loss_maps",
+    "box_loss_maps",
+    "task_aligned_loss",
 )
-TRITON_OPS = {op for op in OPS if not op.endswith("_assign") and op not in ("nms", "postprocess")}
+_WITHOUT_TRITON = {"nms", "postprocess", "decode_maps", "box_loss_maps", "task_aligned_loss"}
+TRITON_OPS = {op for op in OPS if not op.endswith("_assign") and op not in _WITHOUT_TRITON}
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _triton_modules: dict[str, ModuleType] = {}
 _LEAST_TRITON = (3, 3)

@@ -32,6 +32,7 @@ int task_aligned_assign(const gfl_device& device, const gfl_task_aligned_assign&
 int cost_assign(const gfl_device& device, const gfl_cost_assign& op);
 int multilevel_class_loss_forward(const gfl_device& device, const gfl_multilevel_class_loss& op);
 int multilevel_class_loss_backward(const gfl_device& device, const gfl_multilevel_class_loss& op);
+int decode_maps(const gfl_device& device, const gfl_decode_maps& op);
 int positive_weights_forward(const gfl_device& device, const gfl_positive_weights& op);
 int positive_boxes_forward(const gfl_device& device, const gfl_positive_boxes& op);
 int positive_boxes_backward(const gfl_device& device, const gfl_positive_boxes& op);

@@ -24,6 +24,7 @@ struct PositiveArguments {
   int pitch;  // odd, as in bins_tile.cuh
   int rows;   // of shared memory: sides that are worked on at once
   C most;     // of a target distance
+  ImageSize<C> image;
 
   explicit PositiveArguments(const gfl_positive_boxes& op_)
       : op(op_),
@@ -31,7 +32,8 @@ struct PositiveArguments {
         bins(static_cast<int>(op_.bins)),
         pitch(bins | 1),
         rows(kRowsBytes / (pitch * static_cast<int>(sizeof(C))) / kSides * kSides),
-        most(static_cast<C>(static_cast<double>(op_.bins - 1) - op_.target_margin)) {
+        most(static_cast<C>(static_cast<double>(op_.bins - 1) - op_.target_margin)),
+        image(op_.levels) {
     if (rows > kPositiveThreads) rows = kPositiveThreads;
   }
 
@@ -52,7 +54,7 @@ struct PositiveArguments {
   // What a sum's gradient is, from the loss's.
   __device__ __forceinline__ C upstream(const void* grad_loss, double scale) const {
     const C grad = grad_loss ? *static_cast<const C*>(grad_loss) : C();
-    return over_weight(static_cast<double>(grad), scale, static_cast<const C*>(op.normalisers)[1]);
+    return over_weight(static_cast<double>(grad), scale, *static_cast<const C*>(op.total_weight));
   }
 };
 
@@ -70,6 +72,7 @@ struct PositiveSide {
   DflTarget<C> near = {};
   DflRow<C> row = {};
   C expectation = C();
+  C slope = C();  // of one bin
 
   __device__ __forceinline__ PositiveSide(const PositiveArguments<T>& op_, const PositiveTiles::Place& tile_, int cell_)
       : op(op_),
@@ -85,6 +88,13 @@ struct PositiveSide {
 #pragma unroll 4
     for (int k = kBins; k < bins(); ++k) x(k) = widen(from[k * stride]);
     target = op.target(tile, cell);
+    if (bins() == 1) {
+      expectation = x(0);
+      const DistanceLoss<C> distance = distance_loss(target, side, expectation, op.image.along(side));
+      row.loss = distance.loss;
+      slope = distance.slope;
+      return;
+    }
     near = dfl_target(target_distance(target, side, op.most), C(), bins());
     row = gfl::dfl_forward<C>(x, bins(), near);
     expectation = bins_expectation(x, bins(), row.inverse_sum, CountingValues<C>{});
@@ -105,6 +115,8 @@ struct PositiveSide {
     sums[0] += static_cast<double>(box.loss * weight);
     sums[1] += static_cast<double>((dfl[0] + dfl[1] + dfl[2] + dfl[3]) * constant<C>(1.0 / kSides) * weight);
     sums[2] += static_cast<double>(box.quality);
+    sums[3] += static_cast<double>(weight);
+    sums[4] += 1.0;
   }
 
   __device__ __forceinline__ void backward(C grad_iou, C grad_dfl) const {
@@ -114,8 +126,13 @@ struct PositiveSide {
     const DistributionBox<C> box = distribution_box(target, expectations, op.op.options);
     const C weight = op.weight(tile, cell);
     const C of_box = of_side(side, box.grad[0], box.grad[1], box.grad[2], box.grad[3]);
-    distribution_box_gradient(x, bins(), near, row.inverse_sum, expectation, grad_iou * weight * of_box,
-                              grad_dfl * weight * constant<C>(1.0 / kSides));
+    const C through_box = grad_iou * weight * of_box;
+    const C through_bins = grad_dfl * weight * constant<C>(1.0 / kSides);
+    if (bins() == 1) {
+      x(0) = through_box + through_bins * slope;
+    } else {
+      distribution_box_gradient(x, bins(), near, row.inverse_sum, expectation, through_box, through_bins);
+    }
     const int64_t stride = op.op.grad.level[tile.level].channel_stride;
     T* to = cell_of<T>(op.op.grad, tile, cell) + side * bins() * stride;
 #pragma unroll
@@ -206,7 +223,7 @@ __global__ void __launch_bounds__(kFinishThreads) finish_boxes(const double* par
 template <class C>
 __global__ void __launch_bounds__(kWarp) box_losses_kernel(const gfl_box_losses op) {
   if (threadIdx.x != 0) return;
-  const C weight = static_cast<const C*>(op.normalisers)[1];
+  const C weight = *static_cast<const C*>(op.total_weight);
   *static_cast<C*>(op.loss_iou) = over_weight(op.sums[0], op.scale_iou, weight);
   *static_cast<C*>(op.loss_dfl) = over_weight(op.sums[1], op.scale_dfl, weight);
   *static_cast<C*>(op.mean_quality) = mean_quality(op.sums[2], *static_cast<const C*>(op.num_pos));

@@ -184,20 +184,23 @@ __global__ void __launch_bounds__(kAssignThreads)
   const int64_t size = op.op.batch * op.op.anchors;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kAssignThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kAssignThreads + threadIdx.x; i < size; i += step) {
-    const int64_t image = by_anchors.divide_long(i);
-    const int64_t anchor = i - image * op.op.anchors;
     int32_t winner = op.op.assigned_gt[i];
+    int32_t label = winner;
     T score = T();
     if (winner >= 0) {
+      const int64_t image = by_anchors.divide_long(i);
       const TaskAlignedBest<T> best = op.best(image)[winner];
-      const T metric = op.metrics(image)[anchor];
-      score = op.normalized(best, metric);
-      if (better(best.last, {metric, static_cast<int32_t>(anchor)})) winner = GFL_BACKGROUND;
+      const T metric = static_cast<const T*>(op.op.assigned_score)[i];
+      const bool goes = better(best.last, {metric, static_cast<int32_t>(i - image * op.op.anchors)});
+      score = goes ? T() : op.normalized(best, metric);
+      label = goes ? GFL_BACKGROUND : static_cast<int32_t>(op.gts.label(image, winner));
+      if (goes) winner = GFL_BACKGROUND;
     }
-    op.metrics(image)[anchor] = winner < 0 ? T() : score;
+    static_cast<T*>(op.op.assigned_score)[i] = score;
+    if (op.op.labels) op.op.labels[i] = label;
     if (winner >= 0) continue;
-    op.winners(image)[anchor] = winner;
-    op.ious(image)[anchor] = T();
+    op.op.assigned_gt[i] = winner;
+    static_cast<T*>(op.op.assigned_iou)[i] = T();
   }
 }
 

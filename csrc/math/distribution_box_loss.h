@@ -7,6 +7,9 @@
 //   L_dfl     the mean over the sides of the distribution focal loss (distribution_focal_loss.h) of the target's distances
 //             (x - t.x1, y - t.y1, t.x2 - x, t.y2 - y), clamped to [0, most]; a NaN stays NaN
 //
+//   One bin is no distribution: E is its value, and in place of L_dfl stands L_1, the mean over the sides of
+//   |E - d| s / length, where d is the target's distance, not clamped, and length the image's width or height
+//
 // With E = sum_k p_k k over a softmax p of logits z:  dE/dz_k = p_k (k - E), hence for the logits of one side
 //   dL/dz_k = g_iou dL_iou/dE p_k (k - E) + g_dfl / 4 ((w_l + w_r) p_k - [k = l] w_l - [k = r] w_r)
 #pragma once
@@ -33,14 +36,22 @@ GFL_FN BoxTarget<T> box_target(T anchor_x, T anchor_y, const Box<T>& pixels, T s
           {pixels.x1 / stride, pixels.y1 / stride, pixels.x2 / stride, pixels.y2 / stride}};
 }
 
-// The distance whose bins carry the weight of side 0 .. 3. torch.clamp keeps a NaN, and so do these comparisons.
+GFL_FN bool is_horizontal(int side) { return side == 0 || side == 2; }
+
+// From the anchor point to side 0 .. 3 of the target.
 template <class T>
-GFL_FN T target_distance(const BoxTarget<T>& target, int side, T most) {
-  const bool horizontal = side == 0 || side == 2;
+GFL_FN T side_distance(const BoxTarget<T>& target, int side) {
+  const bool horizontal = is_horizontal(side);
   const T point = horizontal ? target.x : target.y;
   const T near = horizontal ? target.box.x1 : target.box.y1;
   const T far = horizontal ? target.box.x2 : target.box.y2;
-  const T distance = side < 2 ? point - near : far - point;
+  return side < 2 ? point - near : far - point;
+}
+
+// The distance whose bins carry the weight of a side. torch.clamp keeps a NaN, and so do these comparisons.
+template <class T>
+GFL_FN T target_distance(const BoxTarget<T>& target, int side, T most) {
+  const T distance = side_distance(target, side);
   return select(distance < T(), T(), select(distance > most, most, distance));
 }
 
@@ -63,6 +74,31 @@ GFL_FN DistributionBox<T> distribution_box(const BoxTarget<T>& target, const T (
           plain_iou(decoded, target.box, constant<T>(kUnionFloor)),
           {decoded.x1 * s, decoded.y1 * s, decoded.x2 * s, decoded.y2 * s},
           {-iou.grad.x1, -iou.grad.y1, iou.grad.x2, iou.grad.y2}};
+}
+
+// The width and height of the image of a pyramid, in pixels.
+template <class T>
+struct ImageSize {
+  T width, height;
+
+  GFL_MEMBER explicit ImageSize(const gfl_levels& levels)
+      : width(static_cast<T>(levels.count > 0 ? levels.level[0].width * levels.level[0].stride : 0.0)),
+        height(static_cast<T>(levels.count > 0 ? levels.level[0].height * levels.level[0].stride : 0.0)) {}
+  GFL_MEMBER T along(int side) const { return is_horizontal(side) ? width : height; }
+};
+
+template <class T>
+struct DistanceLoss {
+  T loss;
+  T slope;  // d loss / d E
+};
+
+// L_1 of one side, where E is the distance itself; `length` is the image's.
+template <class T>
+GFL_FN DistanceLoss<T> distance_loss(const BoxTarget<T>& target, int side, T distance, T length) {
+  const T share = target.stride / length;
+  const T off = distance - side_distance(target, side);
+  return {absolute(off) * share, select(off > T(), share, select(off < T(), -share, off))};
 }
 
 // Leaves in place of the e_k of one side (softmax.h) what the box says through the expectation and what the distribution

@@ -49,6 +49,22 @@ GFL_FN T bins_expectation(const Bins& e, int bins, T inverse_sum, const Values& 
   return total * inverse_sum;
 }
 
+// E over the bins 0, 1, ... where nothing is kept: the logits are read twice.
+template <class T, class Bins>
+GFL_FN T expectation_of(const Bins& x, int bins) {
+  T most = x(0);
+  for (int k = 1; k < bins; ++k) most = larger(x(k), most);
+  T sum = T();
+  T total = T();
+  for (int k = 0; k < bins; ++k) {
+    const T value = x(k);
+    const T e = exponential(select(value == most, T(), value - most));
+    sum = sum + e;
+    total = total + e * static_cast<T>(k);
+  }
+  return total * reciprocal(sum);
+}
+
 // Leaves e_k in place of x_k.
 template <class T, class Bins, class Values>
 GFL_FN Softmax<T> softmax_in_place(const Bins& x, int bins, const Values& values) {

@@ -123,12 +123,21 @@ struct TaskAligned {
     return of_gt > other || (of_gt == other && gt < rival);
   }
 
-  GFL_MEMBER int64_t score_place(int64_t image, int64_t anchor, int64_t label) const {
-    const gfl_bins& s = op.scores;
-    return image * s.batch_stride + anchor * s.length_stride + label * s.channel_stride;
+  struct ScorePlace {
+    gfl_bins map;
+    int64_t offset;
+  };
+  GFL_MEMBER ScorePlace score_place(int64_t image, int64_t anchor, int64_t label) const {
+    int level = 0;
+    while (level + 1 < op.scores.count && anchor >= grid.first[level + 1]) ++level;
+    const gfl_map& m = op.scores.level[level];
+    const int64_t position = op.scores.count > 1 ? anchor - grid.first[level] : anchor;
+    return {{m.data, op.scores.dtype, m.batch_stride, m.channel_stride, m.position_stride},
+            image * m.batch_stride + position * m.position_stride + label * m.channel_stride};
   }
   GFL_MEMBER T score(int64_t image, int64_t anchor, int64_t label) const {
-    T value = value_at<T>(op.scores, score_place(image, anchor, label));
+    const ScorePlace place = score_place(image, anchor, label);
+    T value = value_at<T>(place.map, place.offset);
     if (op.logits) value = score_of_logit(value);
     const T most = constant<T>(1.0);
     return value > T() ? (value < most ? value : most) : T();

@@ -17,10 +17,7 @@ def predictions(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """boxes, points and gt_boxes in the compute type, without gradient: an assignment in half precision would be
     another one."""
-    _check.floating(op, scores_name, scores)
-    if scores.ndim != 3:
-        raise ValueError(f"{op}: {scores_name} must be (B, A, C), got {tuple(scores.shape)}")
-    batch, anchors, _ = scores.shape
+    batch, anchors, scores = _size_of(op, scores_name, scores)
     _check.floating(op, "boxes", boxes)
     _check.shape(op, "boxes", boxes, (batch, anchors, 4), "(B, A, 4)")
     _check.floating(op, "points", points)
@@ -37,6 +34,22 @@ def point_strides(op: str, strides: Any, points: Tensor) -> Tensor:
     _check.shape(op, "strides", strides, (len(points),), "(A,)")
     _check.on_device_of(op, "strides", strides, "boxes", points)
     return strides.detach().to(points.dtype)
+
+
+def _size_of(op: str, name: str, scores: Any) -> tuple[int, int, Tensor]:
+    """(B, A, a tensor) of scores (B, A, C), or of the maps (B, C, H, W) of all levels."""
+    if not isinstance(scores, (list, tuple)):
+        _check.floating(op, name, scores)
+        if scores.ndim != 3:
+            raise ValueError(f"{op}: {name} must be (B, A, C), got {tuple(scores.shape)}")
+        return scores.shape[0], scores.shape[1], scores
+    _check.levels(op, name, scores)
+    for i, x in enumerate(scores):
+        _check.floating(op, f"{name}[{i}]", x)
+        if x.ndim != 4:
+            raise ValueError(f"{op}: {name}[{i}] must be (B, C, H, W), got {tuple(x.shape)}")
+        _check.map_like(op, f"{name}[{i}]", x, scores[0], (*scores[0].shape[:2], *x.shape[2:]), "(B, C, H, W)")
+    return scores[0].shape[0], sum(x.shape[2] * x.shape[3] for x in scores), scores[0]
 
 
 def gt_list(op: str, gt_boxes: Any, batch: int | None) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from . import _triton
 
 UNIT = 16
+MAP_SIZES = ["tiles_each", "positions", "first", "anchors"]
 
 
 @triton.jit

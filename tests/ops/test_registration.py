@@ -53,6 +53,7 @@ def test_opcheck_covers_every_raw_op(backend) -> None:
                 "max_iou_assign",
                 "cost_assign",
                 "fcos_assign",
+                "decode_maps",
                 "nms",
                 "postprocess",
             )

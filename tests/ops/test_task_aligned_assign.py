@@ -52,6 +52,7 @@ def assert_same(got: TaskAlignedAssignment, expected: TaskAlignedAssignment, dty
     slack = {"rtol": 1e-12, "atol": 1e-13} if dtype == torch.float64 else {"rtol": 2e-5, "atol": 1e-6}
     torch.testing.assert_close(got.assigned_iou, expected.assigned_iou, **slack)
     torch.testing.assert_close(got.assigned_score, expected.assigned_score, **slack)
+    assert torch.equal(got.assigned_label, expected.assigned_label)
 
 
 @forms
@@ -268,7 +269,7 @@ def raw_arguments(scene: Scene, form: dict[str, Any]) -> tuple[Any, ...]:
     shapes = level_shapes(SIZE)
     levels = [height for height, _ in shapes], [width for _, width in shapes], [float(stride) for stride in STRIDES]
     scores = scene.scores.transpose(1, 2).unsqueeze(3)
-    return (scene.boxes, scores, *scene[2:], *levels, 0.5, False, *options.values())
+    return (scene.boxes, [scores], *scene[2:], *levels, 0.5, False, *options.values())
 
 
 @pytest.mark.parametrize("form", [{}, YOLO | {"final_topk": 1}], ids=["plain", "yolo26"])

@@ -18,6 +18,7 @@ struct BoxBlock {
 
   BinsTile<T> tiles[kSides];  // logits; afterwards scratch, or their gradient
   T x[kBlock], y[kBlock], corner[4][kBlock], stride[kBlock], weight[kBlock];
+  T width[kBlock], height[kBlock];                                  // of the image, where there is one bin
   T grad_iou[kBlock], grad_dfl[kBlock];                             // backward
   T iou[kBlock], dfl[kBlock], quality[kBlock], decoded[4][kBlock];  // forward: losses with their weight; pixels
 
@@ -43,6 +44,10 @@ struct BoxBlock {
       const V through_bins = load(grad_dfl + i) * scales * 0.25f;
       for (int side = 0; side < kSides; ++side) {
         const V through_box = load(grad_iou + i) * scales * box.grad[side];
+        if (bins == 1) {
+          store(tiles[side].data + i, through_box + through_bins * sides.slope[side]);
+          continue;
+        }
         distribution_box_gradient(TileColumn<T>{tiles[side].data + i}, bins, sides.near[side], sides.inverse_sum[side],
                                   sides.expectation[side], through_box, through_bins);
       }
@@ -55,6 +60,7 @@ struct BoxBlock {
     BoxTarget<V> target;
     DflTarget<V> near[kSides];
     V expectation[kSides], inverse_sum[kSides];
+    V slope[kSides];  // of one bin
     V dfl_sum = V();
 
     GFL_MEMBER Distributions(BoxBlock& block, int i, int bins, double margin)
@@ -62,6 +68,10 @@ struct BoxBlock {
                             Box<V>{load(block.corner[0] + i), load(block.corner[1] + i), load(block.corner[2] + i),
                                    load(block.corner[3] + i)},
                             load(block.stride + i))) {
+      if (bins == 1) {
+        read_distances(block, i);
+        return;
+      }
       // Step by step for all four sides: one side alone is a chain of operations in which each waits for the one before.
       const V farthest = V() + static_cast<T>(static_cast<double>(bins - 1) - margin);
       V most[kSides];
@@ -81,6 +91,16 @@ struct BoxBlock {
       }
       for (int side = 0; side < kSides; ++side) {
         expectation[side] = bins_expectation(column(side), bins, inverse_sum[side], Counting<T>{});
+      }
+    }
+
+    GFL_MEMBER void read_distances(const BoxBlock& block, int i) {
+      for (int side = 0; side < kSides; ++side) {
+        expectation[side] = load(block.tiles[side].data + i);
+        const V length = load((is_horizontal(side) ? block.width : block.height) + i);
+        const DistanceLoss<V> distance = distance_loss(target, side, expectation[side], length);
+        slope[side] = distance.slope;
+        dfl_sum = dfl_sum + distance.loss;
       }
     }
   };

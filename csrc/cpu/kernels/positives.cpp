@@ -155,14 +155,16 @@ class PositiveBoxes {
         sums[0] += static_cast<double>(block.iou[i]);
         sums[1] += static_cast<double>(block.dfl[i]);
         sums[2] += static_cast<double>(block.quality[i]);
+        sums[3] += static_cast<double>(block.weight[i]);
       }
+      sums[4] += count;
     });
     for (int k = 0; k < kPositiveSums; ++k) op_.sums[k] = totals[k];
   }
 
   void backward() const {
     clear_gradient();
-    const T weight = static_cast<const T*>(op_.normalisers)[1];
+    const T weight = *static_cast<const T*>(op_.total_weight);
     const T grad_iou = over_weight(static_cast<double>(value(op_.grad_iou)), op_.scale_iou, weight);
     const T grad_dfl = over_weight(static_cast<double>(value(op_.grad_dfl)), op_.scale_dfl, weight);
     double nothing[1];
@@ -185,6 +187,7 @@ class PositiveBoxes {
 
   // The positives' targets, and their anchor points from the grid.
   void load_inputs(const Place* places, int count, BoxBlock<T>& block) const {
+    const ImageSize<T> image(op_.levels);
     for (int i = 0; i < kBlock; ++i) {
       const Place& at = places[i < count ? i : 0];
       const gfl_level& level = op_.levels.level[at.level];
@@ -194,6 +197,8 @@ class PositiveBoxes {
       block.x[i] = static_cast<T>(at.position % level.width) * stride + offset;
       block.y[i] = static_cast<T>(at.position / level.width) * stride + offset;
       block.stride[i] = stride;
+      block.width[i] = image.width;
+      block.height[i] = image.height;
       block.weight[i] = static_cast<const T*>(op_.weights)[at.index];
       for (int c = 0; c < 4; ++c) block.corner[c][i] = box[c];
     }
@@ -223,7 +228,7 @@ class PositiveBoxes {
 
 template <class T>
 int box_losses_of(const gfl_box_losses& op) {
-  const T weight = static_cast<const T*>(op.normalisers)[1];
+  const T weight = *static_cast<const T*>(op.total_weight);
   *static_cast<T*>(op.loss_iou) = over_weight(op.sums[0], op.scale_iou, weight);
   *static_cast<T*>(op.loss_dfl) = over_weight(op.sums[1], op.scale_dfl, weight);
   *static_cast<T*>(op.mean_quality) = mean_quality(op.sums[2], *static_cast<const T*>(op.num_pos));

@@ -16,6 +16,7 @@ int box_iou(const gfl_box_iou& op);
 int distribution_box_loss(const gfl_distribution_box_loss& op, Pass pass);
 int generalized_focal_loss(const gfl_generalized_focal_loss& op, Pass pass);
 int multilevel_class_loss(const gfl_multilevel_class_loss& op, Pass pass);
+int decode_maps(const gfl_decode_maps& op);
 int positive_weights(const gfl_positive_weights& op);
 int positive_boxes(const gfl_positive_boxes& op, Pass pass);
 int box_losses(const gfl_box_losses& op);
@@ -44,6 +45,7 @@ const CpuKernels GFL_JOIN(kernels_, GFL_ISA) = {
     GFL_ISA::distribution_box_loss,
     GFL_ISA::generalized_focal_loss,
     GFL_ISA::multilevel_class_loss,
+    GFL_ISA::decode_maps,
     GFL_ISA::positive_weights,
     GFL_ISA::positive_boxes,
     GFL_ISA::box_losses,

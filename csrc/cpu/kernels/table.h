@@ -19,6 +19,7 @@ struct CpuKernels {
   int (*distribution_box_loss)(const gfl_distribution_box_loss&, Pass);
   int (*generalized_focal_loss)(const gfl_generalized_focal_loss&, Pass);
   int (*multilevel_class_loss)(const gfl_multilevel_class_loss&, Pass);
+  int (*decode_maps)(const gfl_decode_maps&);
   int (*positive_weights)(const gfl_positive_weights&);
   int (*positive_boxes)(const gfl_positive_boxes&, Pass);
   int (*box_losses)(const gfl_box_losses&);

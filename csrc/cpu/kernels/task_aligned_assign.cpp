@@ -111,9 +111,9 @@ class TaskAlignedSteps {
 
   // Each lies on its own in memory: the processor brings many at once, but waits for one at a time.
   void fetch_score(const Search& search, int64_t anchor) const {
+    const auto place = aligned_.score_place(search.image, anchor, search.label);
     const int64_t bytes = op_.scores.dtype == GFL_FLOAT64 ? 8 : op_.scores.dtype == GFL_FLOAT32 ? 4 : 2;
-    const int64_t place = aligned_.score_place(search.image, anchor, search.label);
-    __builtin_prefetch(static_cast<const char*>(op_.scores.data) + place * bytes);
+    __builtin_prefetch(static_cast<const char*>(place.map.data) + place.offset * bytes);
   }
 
   void look_at_anchor(Search& search, int64_t anchor) const {
@@ -211,6 +211,9 @@ class TaskAlignedSteps {
       metric = aligned_.normalized(best, metric);
     }
     if (winner < 0) iou = metric = T();
+    if (!op_.labels) return;
+    const int64_t label = winner < 0 ? winner : aligned_.gts.label(image, winner);
+    op_.labels[image * op_.anchors + anchor] = static_cast<int32_t>(label);
   }
 
   TaskAligned<T> aligned_;

@@ -10,11 +10,12 @@ from torch import Tensor
 from ... import _check
 from ..._dispatch import kernels_for
 from ..._distributed import start_mean_over_ranks
+from .._head_maps import check_head, three_weights
+from .._targets import PaddedTargets, checked_targets
 from ..iou_loss import check_rules
 from ..iou_loss.native import KINDS
 from . import native, reference
-from .targets import checked_targets
-from .types import Options, PaddedTargets
+from .types import Options
 
 __all__ = ["PaddedTargets", "gfl_loss"]
 
@@ -84,7 +85,7 @@ def gfl_loss(
         >>> losses = gfl_loss(scores, edges, targets, strides=(8, 16, 32))
         >>> (losses["loss_cls"] + losses["loss_bbox"] + losses["loss_dfl"]).backward()
     """
-    _check_maps(cls_scores, bbox_preds, strides)
+    check_head(_OP, cls_scores, bbox_preds, strides, least_bins=2)
     first = cls_scores[0]
     padded = checked_targets(_OP, targets, first)
     if valid_shapes is not None:
@@ -111,49 +112,9 @@ def gfl_loss(
     return run.gfl_loss(cls_scores, bbox_preds, padded, valid_shapes, options, start_mean_over_ranks)._asdict()
 
 
-def _check_maps(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], strides: Sequence[float]) -> None:
-    _check.sequence(_OP, "strides", strides, "of numbers")
-    for name, maps in (("cls_scores", cls_scores), ("bbox_preds", bbox_preds)):
-        _check.levels(_OP, name, maps)
-        if len(maps) != len(strides):
-            raise ValueError(f"{_OP}: {name} must have one level for each of {len(strides)} strides, got {len(maps)}")
-        for i, x in enumerate(maps):
-            _check.floating(_OP, f"{name}[{i}]", x)
-            if x.ndim != 4:
-                raise ValueError(f"{_OP}: {name}[{i}] must be (B, channels, H, W), got {tuple(x.shape)}")
-    first = cls_scores[0]
-    batch, classes = first.shape[:2]
-    channels = bbox_preds[0].shape[1]
-    for i, (scores, edges) in enumerate(zip(cls_scores, bbox_preds, strict=True)):
-        size = scores.shape[2:]
-        _check.map_like(_OP, f"cls_scores[{i}]", scores, first, (batch, classes, *size), "(B, C, H, W)")
-        _check.map_like(_OP, f"bbox_preds[{i}]", edges, first, (batch, channels, *size), "(B, 4 * bins, H, W)")
-    if classes < 1:
-        raise ValueError(f"{_OP}: cls_scores must have at least one class, got {tuple(first.shape)}")
-    if channels % 4:
-        raise ValueError(f"{_OP}: bbox_preds must have 4 * bins channels, got {channels}")
-    _check.num_bins(_OP, "bins (the channels of bbox_preds / 4)", channels // 4)
-    _check.strides(_OP, strides, len(cls_scores))
-    _check_pyramid([x.shape[2:] for x in cls_scores], strides)
-
-
-def _check_pyramid(shapes: Sequence[Sequence[int]], strides: Sequence[float]) -> None:
-    """Levels of one image: in pixels their sizes differ by no more than a cell on either side, however rounded."""
-    for axis, name in ((0, "heights"), (1, "widths")):
-        cells = [shape[axis] for shape in shapes]
-        least = max((n - 2) * stride for n, stride in zip(cells, strides, strict=True))
-        most = min((n + 1) * stride for n, stride in zip(cells, strides, strict=True))
-        if least >= most:
-            raise ValueError(f"{_OP}: strides do not fit the {name} of the levels: got {list(strides)} for {cells}")
-
-
 def _checked_options(options: Options, bins: int) -> Options:
     _check.number(_OP, "beta", options.beta, 0)
-    weights = options.loss_weights
-    if len(weights) != 3:
-        raise ValueError(f"{_OP}: loss_weights must be three numbers, got {weights}")
-    for weight in weights:
-        _check.number(_OP, "loss_weights", weight, -math.inf)
+    weights = three_weights(_OP, options.loss_weights)
     _check.whole(_OP, "topk", options.topk, 1)
     _check.choice(_OP, "iou_kind", options.iou_kind, tuple(KINDS))
     check_rules(_OP, options.iou_kind, options.eps_rule, options.alpha_rule)
@@ -163,7 +124,7 @@ def _checked_options(options: Options, bins: int) -> Options:
     _check.number(_OP, "center_offset", options.center_offset, -1e6, 1e6)
     return options._replace(
         beta=float(options.beta),
-        loss_weights=(float(weights[0]), float(weights[1]), float(weights[2])),
+        loss_weights=weights,
         eps=float(options.eps),
         target_margin=float(options.target_margin),
         anchor_scale=float(options.anchor_scale),

@@ -1,15 +1,13 @@
-"""The kernels of the GFL loss on the compiled core."""
+"""The GFL loss on the compiled core."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
 from ..._native import Kernel
+from .._box_loss_maps import BOX_LOSS_MAPS
 from .._multilevel_class_loss import MULTILEVEL_CLASS_LOSS
-from .fused import Assign, Assigned, BoxGradient, BoxLosses, FusedGFLLoss, Kernels, PositiveBoxes
+from .fused import Assign, Assigned, FusedGFLLoss, RawAssign
 
 _assign_kernel = Kernel(
     "atss_assign_run",
@@ -22,17 +20,6 @@ _weights_kernel = Kernel(
     "positive_weights_forward",
     ("scores", "levels", "batch", "classes", "assigned_gt", "weights", "normalisers", "num_pos"),
 )
-_BOX_FIELDS = (
-    *("edges", "assigned_gt", "weights", "gt_boxes", "center_offset"),
-    *("iou_kind", "eps_rule", "alpha_rule", "eps", "target_margin"),
-    *("levels", "batch", "bins", "num_gts"),
-)
-_boxes_kernel = Kernel("positive_boxes_forward", (*_BOX_FIELDS, "quality", "sums"))
-_boxes_backward_kernel = Kernel(
-    "positive_boxes_backward",
-    (*_BOX_FIELDS, "grad_iou", "grad_dfl", "scale_iou", "scale_dfl", "normalisers", "grad"),
-)
-_losses_kernel = Kernel("box_losses_forward", (*BoxLosses._fields, "dtype", "loss_iou", "loss_dfl", "mean_quality"))
 
 
 def _assign(outputs: Assigned, *args: Any) -> None:
@@ -47,22 +34,4 @@ def _assign(outputs: Assigned, *args: Any) -> None:
     _weights_kernel.run(a.cls_scores, levels, batch, classes, assigned_gt, weights, normalisers, num_pos)
 
 
-def _boxes(outputs: tuple[Tensor, Tensor] | None, gradient: BoxGradient | None, *args: Any) -> None:
-    a = PositiveBoxes(*args)
-    batch, channels = a.edges[0].shape[:2]
-    values: Sequence[Any] = (
-        *(a.edges, a.assigned_gt, a.weights, a.gt_boxes, a.center_offset),
-        *(a.iou_kind, a.eps_rule, a.alpha_rule, a.eps, a.target_margin),
-        *((a.edges, a.strides), batch, channels // 4, a.gt_boxes.shape[1]),
-    )
-    if gradient is None:
-        _boxes_kernel.run(*values, *outputs or ())
-    else:
-        _boxes_backward_kernel.run(*values, *gradient)
-
-
-def _box_losses(outputs: tuple[Tensor, Tensor, Tensor], *args: Any) -> None:
-    _losses_kernel.run(*args, BoxLosses(*args).num_pos, *outputs)
-
-
-gfl_loss = FusedGFLLoss("", Kernels(_assign, _boxes, _box_losses, MULTILEVEL_CLASS_LOSS))
+gfl_loss = FusedGFLLoss(RawAssign("", _assign), BOX_LOSS_MAPS, MULTILEVEL_CLASS_LOSS)

@@ -7,20 +7,6 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class PaddedTargets(NamedTuple):
-    """The ground truth of a batch, padded to the same number of boxes for each image, as CUDA graphs need it.
-
-    boxes: (B, G, 4) xyxy in pixels.
-    labels: (B, G) classes. A ground truth whose label is outside [0, C) is ignored.
-    counts: (B,): how many of the G ground truths of each image are real. Without it, padding is what has a label
-    outside [0, C).
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    counts: Tensor | None = None
-
-
 class Options(NamedTuple):
     strides: tuple[float, ...]
     beta: float

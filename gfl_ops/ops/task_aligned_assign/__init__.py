@@ -24,10 +24,12 @@ class TaskAlignedAssignment(NamedTuple):
     """The IoU of the anchor's box with its ground truth, 0 for background."""
     assigned_score: Tensor
     """The target of the anchor's score for the class of its ground truth, 0 for background."""
+    assigned_label: Tensor
+    """int32: the class of the ground truth, -1 for background."""
 
 
 def task_aligned_assign(
-    scores: Tensor,
+    scores: Tensor | Sequence[Tensor],
     boxes: Tensor,
     points: Tensor,
     gt_boxes: Tensor,
@@ -72,7 +74,8 @@ def task_aligned_assign(
 
     Args:
         scores: (B, A, C) probabilities of the classes, or logits. Any strides will do. What is below 0 or NaN counts as
-            0, what is above 1 as 1.
+            0, what is above 1 as 1. A list is the maps (B, C, H, W) of all levels as a head leaves them, whose shapes
+            are the ``level_shapes``.
         boxes: (B, A, 4) predicted boxes, xyxy in pixels.
         points: (A, 2) x and y of the anchors, in pixels.
         gt_boxes: (B, G, 4) xyxy in pixels, padded to the same G.
@@ -96,7 +99,7 @@ def task_aligned_assign(
         center_offset: where the centre of a cell lies in it: 0 is the corner, 0.5 the middle.
 
     Returns:
-        ``(assigned_gt, assigned_iou, assigned_score)``.
+        ``(assigned_gt, assigned_iou, assigned_score, assigned_label)``.
 
     Example:
         >>> points = torch.tensor([[4.0, 4.0], [12.0, 4.0], [20.0, 4.0]])
@@ -108,6 +111,8 @@ def task_aligned_assign(
     """
     boxes, points, gt_boxes = _arguments.predictions(_OP, scores, "scores", boxes, points, gt_boxes)
     _arguments.ground_truths(_OP, gt_boxes, gt_labels, gt_counts)
+    if isinstance(scores, (list, tuple)):
+        level_shapes = _shapes_of(scores, level_shapes)
     _arguments.grid(_OP, level_shapes, strides, len(points))
     _arguments.best(_OP, "topk", topk)
     if final_topk is not None:
@@ -133,5 +138,13 @@ def task_aligned_assign(
         "center_offset": center_offset,
     }
     assign = kernels_for(_OP, boxes, native) or reference
-    found = assign.task_aligned_assign(scores.detach(), boxes, points, gt_boxes, gt_labels, gt_counts, **options)
+    detached = scores.detach() if isinstance(scores, Tensor) else [x.detach() for x in scores]
+    found = assign.task_aligned_assign(detached, boxes, points, gt_boxes, gt_labels, gt_counts, **options)
     return TaskAlignedAssignment(*found)
+
+
+def _shapes_of(maps: Sequence[Tensor], level_shapes: Any) -> list[tuple[int, int]]:
+    shapes = [(x.shape[2], x.shape[3]) for x in maps]
+    if level_shapes is not None and [tuple(shape) for shape in level_shapes] != shapes:
+        raise ValueError(f"{_OP}: level_shapes must be those of scores, {shapes}, got {list(level_shapes)}")
+    return shapes

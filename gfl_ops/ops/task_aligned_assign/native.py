@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._native import Kernel
+from ..._native import Kernel, as_map
 from ..._op import Op, Size, arguments_of
 
 # gfl_iou_kind in csrc/gfl.h
@@ -19,7 +19,7 @@ class TaskAlignedAssign(NamedTuple):
     """gfl_task_aligned_assign in csrc/gfl.h"""
 
     boxes: Tensor
-    scores: Tensor  # (B, C, A, 1)
+    scores: list[Tensor]  # maps as as_map leaves them, or one (B, C, A, 1) of all levels
     points: Tensor
     gt_boxes: Tensor
     gt_labels: Tensor
@@ -44,31 +44,35 @@ _kernel = Kernel(
         *TaskAlignedAssign._fields[:6],
         *("levels", *TaskAlignedAssign._fields[9:]),
         *("batch", "anchors", "classes", "num_gts", "dtype"),
-        *("assigned_gt", "assigned_iou", "assigned_score"),
+        *("assigned_gt", "assigned_iou", "assigned_score", "labels"),
     ),
 )
 
 
-def _outputs_like(boxes: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+Assigned = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _outputs_like(boxes: Tensor, *args: Any) -> Assigned:
     size = boxes.shape[:2]
-    return boxes.new_empty(size, dtype=torch.int32), boxes.new_empty(size), boxes.new_empty(size)
+    assigned_gt = boxes.new_empty(size, dtype=torch.int32)
+    return assigned_gt, boxes.new_empty(size), boxes.new_empty(size), torch.empty_like(assigned_gt)
 
 
-def _assign(boxes: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _assign(boxes: Tensor, *args: Any) -> Assigned:
     outputs = _outputs_like(boxes)
     tensors, levels, options = args[:5], args[5:8], args[8:]
-    sizes = (*boxes.shape[:2], tensors[0].shape[1], tensors[2].shape[1])
+    sizes = (*boxes.shape[:2], tensors[0][0].shape[1], tensors[2].shape[1])
     _kernel.run(boxes, *tensors, levels, *options, *sizes, boxes, *outputs)
     return outputs
 
 
 _assign_op = Op(
-    "task_aligned_assign", arguments_of(TaskAlignedAssign), "(Tensor, Tensor, Tensor)", _assign, _outputs_like
+    "task_aligned_assign", arguments_of(TaskAlignedAssign), "(Tensor, Tensor, Tensor, Tensor)", _assign, _outputs_like
 )
 
 
 def task_aligned_assign(
-    scores: Tensor,
+    scores: Tensor | Sequence[Tensor],
     boxes: Tensor,
     points: Tensor,
     gt_boxes: Tensor,
@@ -86,10 +90,10 @@ def task_aligned_assign(
     level_shapes: Sequence[tuple[int, int]] | None,
     strides: Sequence[float] | None,
     center_offset: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Assigned:
     return _assign_op(
         boxes.contiguous(),
-        scores.transpose(1, 2).unsqueeze(3),
+        [scores.transpose(1, 2).unsqueeze(3)] if isinstance(scores, Tensor) else [as_map(x) for x in scores],
         points.contiguous(),
         gt_boxes.contiguous(),
         gt_labels.long().contiguous(),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import _assignment
+from .._class_targets import side_by_side
 from ..box_iou.reference import box_iou
 from ..iou_loss.reference import ciou
 
@@ -17,7 +18,7 @@ NORMALIZER_EPS = {True: 1e-9, False: 1e-7}
 
 
 def task_aligned_assign(
-    scores: Tensor,
+    scores: Tensor | Sequence[Tensor],
     boxes: Tensor,
     points: Tensor,
     gt_boxes: Tensor,
@@ -35,9 +36,10 @@ def task_aligned_assign(
     level_shapes: Sequence[tuple[int, int]] | None = None,
     strides: Sequence[float] | None = None,
     center_offset: float = 0.5,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    scores = scores if isinstance(scores, Tensor) else side_by_side(scores)
     anchors = boxes.shape[1]
-    assigned = [gt_labels.new_empty(0, anchors, dtype=torch.int64)]
+    assigned, labels = ([gt_labels.new_empty(0, anchors, dtype=torch.int64)] for _ in range(2))
     ious, normalized = [boxes.new_empty(0, anchors)], [boxes.new_empty(0, anchors)]
     for image in range(len(boxes)):
         count = None if gt_counts is None else gt_counts[image]
@@ -50,9 +52,10 @@ def task_aligned_assign(
         claims = _claims(metric, inside, gts.real, topk, inside_first)
         gt, taken = _settled(claims, overlap, inside if inside_first else claims)
         found = _normalized(gt, taken, metric, overlap, final_topk, NORMALIZER_EPS[inside_first])
-        for results, x in zip((assigned, ious, normalized), found, strict=True):
+        own = torch.cat([gts.labels, gts.labels.new_full((1,), _assignment.BACKGROUND)])[found[0]]  # the last where < 0
+        for results, x in zip((assigned, ious, normalized, labels), (*found, own), strict=True):
             results.append(x[None])
-    return torch.cat(assigned).int(), torch.cat(ious), torch.cat(normalized)
+    return torch.cat(assigned).int(), torch.cat(ious), torch.cat(normalized), torch.cat(labels).int()
 
 
 def enlarged(boxes: Tensor, min_side: float) -> Tensor:

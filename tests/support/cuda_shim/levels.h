@@ -110,7 +110,9 @@ void task_aligned_assign(Random& random) {
   op.classes = classes;
   op.num_gts = num_gts;
   op.dtype = dtype;
-  op.scores = {scores.data(), scores.dtype(), anchors * classes, 1, classes};
+  op.scores.dtype = scores.dtype();
+  op.scores.count = 1;
+  op.scores.level[0] = {scores.data(), anchors * classes, 1, classes};
   op.logits = random.below(2);
   op.boxes = boxes.data();
   op.points = points.data();
@@ -440,7 +442,7 @@ void positives(Random& random) {
   gfl_box_losses finish{};
   finish.dtype = compute;
   finish.sums = op.sums;
-  finish.normalisers = normalisers.data();
+  finish.total_weight = static_cast<char*>(normalisers.data()) + value_bytes(compute);
   finish.num_pos = num_pos.data();
   finish.scale_iou = 2.0;
   finish.scale_dfl = 0.25;
@@ -454,7 +456,7 @@ void positives(Random& random) {
   op.grad_dfl = upstream.data();
   op.scale_iou = 2.0;
   op.scale_dfl = 0.25;
-  op.normalisers = normalisers.data();
+  op.total_weight = finish.total_weight;
   op.grad = grad.view;
   op.quality = nullptr;
   op.sums = nullptr;

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ... import _check
-from .types import PaddedTargets
+from .. import _check
+
+
+class PaddedTargets(NamedTuple):
+    """The ground truth of a batch, padded to the same number of boxes for each image, as CUDA graphs need it.
+
+    boxes: (B, G, 4) xyxy in pixels.
+    labels: (B, G) classes. A ground truth whose label is outside [0, C) is ignored.
+    counts: (B,): how many of the G ground truths of each image are real. Without it, padding is what has a label
+    outside [0, C).
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    counts: Tensor | None = None
 
 
 def checked_targets(op: str, targets: Any, scores: Tensor) -> PaddedTargets:
