@@ -376,13 +376,31 @@ void multilevel_class_loss(Random& random) {
   for (int i = 0; i < levels.count; ++i) second.buffers[i]->same(*grad.buffers[i], "dense loss: gradients");
 }
 
+void decode_maps(int32_t dtype, int64_t batch, int64_t bins, const gfl_levels& levels, const Maps& edges) {
+  const int64_t anchors = anchors_of(levels);
+  Buffer boxes(compute_dtype(dtype), 4 * batch * anchors);
+  Buffer points(compute_dtype(dtype), 2 * anchors);
+  gfl_decode_maps op{};
+  op.batch = batch;
+  op.bins = bins;
+  op.levels = levels;
+  op.center_offset = 0.5;
+  op.edges = edges.view;
+  op.boxes = boxes.data();
+  op.points = points.data();
+  check(gfl_decode_maps_run(&kDevice, &op));
+  boxes.written("decoded boxes");
+  points.written("points");
+}
+
 void positives(Random& random) {
   const int32_t dtype = any_dtype(random);
   const int32_t compute = compute_dtype(dtype);
   const gfl_levels levels = any_levels(random);
   const int64_t batch = random.of<int64_t>({0, 1, 2, 3});
   const int64_t classes = random.of<int64_t>({1, 3, 40});
-  const int64_t bins = random.of<int64_t>({2, 8, 17, 17, 33, 200});
+  const bool sized = levels.level[0].height > 0;  // one bin is measured in heights of the image
+  const int64_t bins = random.of<int64_t>({sized ? 1 : 2, 2, 8, 17, 17, 33, 200});
   const int64_t num_gts = 6;
   const int64_t anchors = anchors_of(levels);
   const int rare = random.of({1, 8, 100});
@@ -415,6 +433,7 @@ void positives(Random& random) {
   fill_boxes(boxes, random);
   Maps edges(dtype, batch, 4 * bins, levels, random, false);
   edges.fill(random, -3.0, 3.0);
+  decode_maps(dtype, batch, bins, levels, edges);
   Maps grad(dtype, batch, 4 * bins, levels, random, true);
   Buffer quality(compute, batch * anchors);
   Buffer sums(GFL_FLOAT64, GFL_POSITIVE_SUMS);
