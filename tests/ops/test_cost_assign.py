@@ -304,6 +304,17 @@ def test_anchors_that_are_no_candidates(value: float, assigner: Assigner, assign
 
 
 @both
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("stride", [0.0, -8.0, torch.nan])
+def test_the_only_anchor_is_no_candidate(stride: float, value: float, assigner: Assigner, assign) -> None:
+    scores, boxes, points, strides, *gts = row_of_points([[0.0, 0.0, 8.0, 8.0]], [[0.0, 0.0, 8.0, 8.0]])
+    assert assign(scores, boxes, points, strides, *gts).assigned_gt.tolist() == [[0]]
+    assert assign(scores, boxes, points, torch.full_like(strides, stride), *gts).assigned_gt.tolist() == [[-1]]
+    boxes[0, 0, 2] = value
+    assert assign(scores, boxes, points, strides, *gts).assigned_gt.tolist() == [[-1]]
+
+
+@both
 @native_backends
 def test_scores_far_beyond_any(assigner: Assigner, assign) -> None:
     scores, *others = assigner.scene(15, 20, dtype=torch.float64)
