@@ -70,14 +70,14 @@ class EagerCriterion(nn.Module):
 
 def eager_detect(outputs: Any, image_shapes: Tensor, scale_factors: Tensor, config: Any, with_edges: bool) -> Any:
     wide = [[x.float() for x in maps] for maps in (outputs.cls_scores, outputs.bbox_preds)]
-    strides = detector.GFLHeadConfig().strides
+    strides = detector.gfl_head().strides
     found = measured.postprocess(*wide, strides, image_shapes.tolist(), scale_factors.tolist())
     return [dict(zip(("boxes", "scores", "labels"), image, strict=True)) for image in found]
 
 
 def with_eager_formulas(model: detector.Detector) -> detector.Detector | None:
     """The same network and weights; None for heads whose eager formulas are not here."""
-    if not hasattr(model.bbox_head, "criterion"):
+    if model.bbox_head.criterion is None:
         return None
     other = copy.copy(model)
     other._modules = {**model._modules, "bbox_head": copy.copy(model.bbox_head)}
@@ -116,8 +116,9 @@ class Subject:
 
     @torch.no_grad()
     def _calibrate(self) -> None:
-        classifier = getattr(self.model.bbox_head, "gfl_cls", None) or self.model.bbox_head.atss_cls
-        outputs = self.model.raw(self.model.preprocess(self.images[:1]).pixels)
+        head = self.model.bbox_head
+        classifier = head.get_submodule(head.config.names.classes)
+        outputs = self.model.raw(self.model.prepare(self.images[:1]).pixels)
         logits = torch.cat([x.flatten() for x in outputs.cls_scores])
         classifier.weight /= logits.std().clamp(min=1e-6)
         classifier.bias.fill_(-4.0)
@@ -136,7 +137,7 @@ class Subject:
             return model(self.images)
 
     def steps(self) -> Iterator[tuple[str, Callable[[], Any]]]:
-        batch = self.model.preprocess(self.images)
+        batch = self.model.prepare(self.images)
         with torch.no_grad(), self.case.autocast():
             outputs = self.model.raw(batch.pixels)
         for name, model in self.models.items():

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ..detector import build, get_config, list_models
+import torch
+
+from ..detector import ModelConfig, build, get_config, list_models
 from ..detector.command.options import option, positional, read
 from ..detector.command.printing import print_json, progress, table
 from ..detector.command.running import EXIT_FAILED, IMAGES, Command
@@ -64,22 +66,38 @@ def _describe(split: str, report: CheckReport, shown: int) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelsOptions(JsonOptions):
+    section: ClassVar[str] = "models"
+    variants: bool = option("also list the rows of the paper's tables", False)
+
+
 def _models(arguments: argparse.Namespace) -> int:
-    if read(JsonOptions, arguments).json:
-        print_json({name: asdict(get_config(name)) for name in list_models()})
+    options = read(ModelsOptions, arguments)
+    configs = [get_config(name) for name in list_models(variants=options.variants)]
+    if options.json:
+        print_json({config.name: {"parts": _parts(config), **asdict(config)} for config in configs})
         return 0
     rows = []
-    for name in list_models():
-        config = get_config(name)
-        count = sum(parameter.numel() for parameter in build(name).parameters()) / 1e6
-        sides = config.input.train_short_sides or (config.input.short_side,)
+    for config in configs:
+        with torch.device("meta"):  # counting needs no memory
+            count = sum(parameter.numel() for parameter in build(config).parameters()) / 1e6
+        sides = config.input.train_short_sides or config.input.fixed_size or (config.input.short_side,)
         recipe = config.recipe
         length = f"{recipe.iterations} it" if recipe.iterations is not None else f"{recipe.epochs} epochs"
         published = f"{config.published.ap}" if config.published is not None else "-"
-        rows.append([name, f"{count:.1f} M", "-".join(map(str, sides)), length, str(recipe.batch_size), published])
-    print(table(["model", "parameters", "short side", "recipe", "batch", "published AP"], rows))
+        size = "-".join(map(str, sides))
+        parts = " ".join(_parts(config).values())
+        rows.append([config.name, parts, f"{count:.1f} M", size, length, str(recipe.batch_size), published])
+    print(table(["model", "parts", "parameters", "size", "recipe", "batch", "published AP"], rows))
     print("The AP is COCO's, as published for the original weights.")
     return 0
+
+
+def _parts(config: ModelConfig) -> dict[str, str]:
+    head = config.head
+    parts = {"assigner": head.assigner, "boxes": head.boxes, "quality": head.quality}
+    return {name: type(part).__name__ for name, part in parts.items()}
 
 
 def _info(arguments: argparse.Namespace) -> int:
@@ -93,5 +111,5 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 CHECK_DATA = Command("check-data", "check a data set for errors", (CheckDataOptions,), _check_data, IMAGES)
-MODELS = Command("models", "list the models, with their recipes and published AP", (JsonOptions,), _models)
+MODELS = Command("models", "list the models, with their parts, recipes and published AP", (ModelsOptions,), _models)
 INFO = Command("info", "show which kernels run on which device, and why", (JsonOptions,), _info)

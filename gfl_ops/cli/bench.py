@@ -12,22 +12,15 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from ..detector import (
-    ATSSHeadConfig,
-    Detector,
-    GFLHeadConfig,
-    HeadConfig,
-    ModelConfig,
-    build,
-)
+from ..detector import Detector, ModelConfig, atss_head, build
 from ..detector.command.options import option, positional, read
 from ..detector.command.printing import figure, print_json, table
 from ..detector.command.running import TRAINING, Command
 from ..detector.command.shared import set_threads
-from ..detector.config import AblationHeadConfig
 from ..detector.engine import TrainOptions, connect, train
 from ..detector.engine.checkpoints import write_json
 from ..detector.evaluation import evaluate
+from ..detector.heads import Distribution, Joint
 from ..detector.train import RunOptions, configuration, open_both
 
 _KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -51,14 +44,13 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 def ablation_configs(config: ModelConfig) -> dict[str, tuple[bool, bool, ModelConfig]]:
     """The four rows of the table: quality focal loss on or off, distribution focal loss on or off, and the model."""
-    head = config.head
-    shared = {name: getattr(head, name) for name in HeadConfig.__dataclass_fields__}
-    reg_max = head.reg_max if isinstance(head, GFLHeadConfig) else 16
-    heads: dict[str, tuple[bool, bool, HeadConfig]] = {
-        "atss": (False, False, ATSSHeadConfig(**shared)),
-        "qfl": (True, False, AblationHeadConfig(**shared, quality_focal=True, distribution=False)),
-        "dfl": (False, True, AblationHeadConfig(**shared, quality_focal=False, distribution=True, reg_max=reg_max)),
-        "gfl": (True, True, GFLHeadConfig(**shared, reg_max=reg_max)),
+    boxes = config.head.boxes if isinstance(config.head.boxes, Distribution) else Distribution()
+    atss = atss_head(towers=config.head.towers, strides=config.head.strides)
+    heads = {
+        "atss": (False, False, atss),
+        "qfl": (True, False, replace(atss, quality=Joint())),
+        "dfl": (False, True, replace(atss, boxes=boxes)),
+        "gfl": (True, True, replace(atss, quality=Joint(), boxes=boxes)),
     }
     return {
         name: (qfl, dfl, replace(config, name=f"{config.name}+{name}", head=head))

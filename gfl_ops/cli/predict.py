@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..detector import Detector, GFLHeadConfig
+from ..detector import Detector
 from ..detector.command.options import option, positional, read
 from ..detector.command.printing import print_json, progress
 from ..detector.command.running import IMAGES, Command
@@ -64,7 +64,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 def _predict_image(
     name: str, image: Tensor, model: Detector, classes: list[str], options: PredictOptions, taken: set[Path]
 ) -> None:
-    edges = isinstance(model.config.head, GFLHeadConfig)
+    edges = model.bbox_head.has_edges
     (found,) = model([image], with_edges=edges)
     found = {key: value.cpu() for key, value in found.items()}
     if options.out is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from ..detector import Detector, InputConfig, build, get_config
+from ..detector import Detector, build, get_config
 from ..detector.checkpoint import read_meta
 from ..detector.command.options import option
 from ..detector.command.shared import InputOptions, with_input
@@ -33,7 +33,8 @@ def load_model(weights: Path | None, options: ModelOptions) -> tuple[Detector, l
     config = get_config(str(name))
     if isinstance(meta.get("input"), dict):  # of a run, which may have had another size
         size = meta["input"]
-        config = replace(config, input=InputConfig(size["short_side"], size["long_side"], divisor=size["divisor"]))
+        sizes = {name: size[name] for name in ("short_side", "long_side", "divisor")}
+        config = replace(config, input=replace(config.input, **sizes, train_short_sides=None))
     return build(with_input(config, options), len(classes), weights=path), classes
 
 

@@ -7,16 +7,18 @@ import os
 import pickle
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-_BACKBONE_PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
-_CLASSIFIER = ("fc.weight", "fc.bias")  # of an ImageNet backbone
-_RENAMED = {"bbox_head.distribution_project.project": "bbox_head.integral.project"}  # the original GFocal's name
+from . import foreign
+
+if TYPE_CHECKING:
+    from .model import Detector
+
 _COUNTER = "num_batches_tracked"  # older files lack it, and inference does not use it
 _SHOWN = 20  # names of each kind in an error's text; the error's attributes hold all of them
 
@@ -54,6 +56,8 @@ class LoadReport:
     """Whether the loaded weights are a moving average."""
     meta: dict[str, Any] = field(default_factory=dict)
     """What the file says about itself: mmdet's ``meta``, or what was given to :func:`save_checkpoint`."""
+    notes: tuple[str, ...] = ()
+    """What was done to make the file fit, or the model: another geometry, a class more or less."""
 
 
 @dataclass
@@ -65,7 +69,7 @@ class _File:
 
 
 def load_checkpoint(
-    model: nn.Module,
+    model: Detector,
     path: str | Path,
     *,
     weights: Literal["best", "raw"] = "best",
@@ -73,9 +77,10 @@ def load_checkpoint(
 ) -> LoadReport:
     """Loads a file into a detector, all of it or nothing.
 
-    Takes safetensors and torch files of this library; mmdet's published ones; mmengine's, with or without a moving
-    average; those of the original GFocal; and ImageNet ResNets and ResNeXts as torchvision names them, for the
-    backbone alone. torch files are read with ``weights_only=True``: one that holds other objects is refused.
+    Takes safetensors and torch files of this library; mmdet's published ones, also those with the names of before its
+    2.0; mmengine's, with or without a moving average; those of the original GFocal, whose geometry the model then has
+    (the report's ``notes`` say so), and of GFocalV2; and ImageNet backbones as torchvision and mmdet name them, for
+    the backbone alone. torch files are read with ``weights_only=True``: one that holds other objects is refused.
 
     Args:
         model: from :func:`build`.
@@ -90,9 +95,18 @@ def load_checkpoint(
     """
     path = Path(path)
     file = _interpret(path, _read(path), weights)
+    placed = foreign.place_backbone(model.backbone, file.tensors)
+    backbone_only, fitted = placed is not None, None
+    if placed is not None:
+        file.tensors, file.dropped = placed
+    else:
+        fitted = foreign.fit(model.bbox_head, file.tensors, file.meta)
+        file.tensors = fitted.tensors
     own = model.state_dict()
-    backbone_only = _place_backbone(file)
-    wanted = {name for name in own if not backbone_only or name.startswith("backbone.")}
+    wanted = set(own)
+    if backbone_only:
+        absent = tuple(f"backbone.{start}" for start in model.backbone.file_may_lack)
+        wanted = {x for x in own if x in file.tensors or (x.startswith("backbone.") and not x.startswith(absent))}
     for name in wanted:
         if name.endswith(_COUNTER) and name not in file.tensors:
             file.tensors[name] = own[name]
@@ -109,6 +123,9 @@ def load_checkpoint(
 
     taken = {name: x for name, x in file.tensors.items() if name not in left}
     model.load_state_dict(taken, strict=False)
+    if fitted is not None and fitted.inclusive:
+        foreign.use_inclusive_boxes(model.bbox_head)
+        model.config = replace(model.config, head=model.bbox_head.config)
     return LoadReport(
         path,
         len(taken),
@@ -116,6 +133,7 @@ def load_checkpoint(
         tuple(name for name in own if name not in taken),
         file.averaged,
         file.meta,
+        () if fitted is None else tuple(fitted.notes),
     )
 
 
@@ -125,21 +143,24 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     return _interpret(path, _read(path), "best").meta
 
 
-def save_checkpoint(model: nn.Module, path: str | Path, meta: dict[str, Any] | None = None) -> None:
+def save_checkpoint(model: Detector, path: str | Path, meta: dict[str, Any] | None = None) -> None:
     """Writes a model's weights. An existing file is replaced in one step and never left half written.
 
     Args:
-        model: any module.
+        model: from :func:`build`.
         path: ``.safetensors``, or ``.pth`` or ``.pt`` for a torch file that mmdet reads too.
         meta: plain values to keep beside the weights.
     """
     path = Path(path)
+    meta = dict(meta or {})
+    if model.config.head.priors.inclusive:
+        meta[foreign.INCLUSIVE] = True
     tensors = {name: x.detach().cpu().contiguous() for name, x in model.state_dict().items()}
     if path.suffix == ".safetensors":
-        content = _safetensors().torch.save(tensors, {"format": "pt", "meta": json.dumps(meta or {})})
+        content = _safetensors().torch.save(tensors, {"format": "pt", "meta": json.dumps(meta)})
         write_atomically(path, lambda file: file.write(content))
     elif path.suffix in (".pth", ".pt"):
-        write_atomically(path, lambda file: torch.save({"meta": meta or {}, "state_dict": tensors}, file))
+        write_atomically(path, lambda file: torch.save({"meta": meta, "state_dict": tensors}, file))
     else:
         raise ValueError(f"save_checkpoint: path must end in .safetensors, .pth or .pt, got {path.name!r}")
 
@@ -224,15 +245,5 @@ def _interpret(path: Path, read: tuple[Any, dict[str, Any]], weights: str) -> _F
     for name, value in content.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(f"load_checkpoint: {path}: {name} must be a tensor, got {type(value).__name__}")
-        name = name.removeprefix("module.")
-        tensors[_RENAMED.get(name, name)] = value
+        tensors[name.removeprefix("module.")] = value
     return _File(tensors, meta, averaged)
-
-
-def _place_backbone(file: _File) -> bool:
-    """Whether the file is an ImageNet backbone; its names become the detector's, and its classifier is dropped."""
-    if not all(name in _CLASSIFIER or name.split(".")[0] in _BACKBONE_PARTS for name in file.tensors):
-        return False
-    file.dropped = [name for name in _CLASSIFIER if name in file.tensors]
-    file.tensors = {f"backbone.{name}": x for name, x in file.tensors.items() if name not in _CLASSIFIER}
-    return bool(file.tensors)

@@ -10,14 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoint
+from .batch import Batch, Target, check_targets, make_batch, scale_targets
 from .config import ModelConfig
-from .fpn import FPN
-from .heads import build_head
-from .preprocess import Batch, make_batch
-from .resnet import ResNet
-from .targets import check_targets, scale_targets
+from .heads import Outputs
 
-Target = dict[str, Tensor]
 Detection = dict[str, Tensor]
 
 
@@ -40,9 +36,9 @@ class Detector(nn.Module):
             raise ValueError(f"detector: num_classes must be a whole number from 1, got {num_classes!r}")
         self.config = config
         self.num_classes = num_classes
-        self.backbone = ResNet(config.backbone)
-        self.neck = FPN(config.neck, self.backbone.out_channels)
-        self.bbox_head = build_head(config.head, num_classes, config.neck.out_channels)
+        self.backbone = config.backbone.build()
+        self.neck = config.neck.build(self.backbone.out_channels)
+        self.bbox_head = config.head.build(num_classes, self.neck.out_channels)
 
     @overload
     def forward(
@@ -68,7 +64,7 @@ class Detector(nn.Module):
             return self.loss(images, targets, short_sides)[0]
         return self.detect(images, with_edges=with_edges)
 
-    def raw(self, batch: Tensor) -> Any:
+    def raw(self, batch: Tensor) -> Outputs:
         """The head's outputs for a normalised batch (B, 3, H, W): a named tuple of lists, a tensor for each level."""
         return self.bbox_head(self.neck(self.backbone(batch)))
 
@@ -79,34 +75,44 @@ class Detector(nn.Module):
 
         ``short_sides``, one for each image, are the short sides after resizing, in place of the configuration's.
         """
-        if len(images) == 0:
-            raise ValueError("detector: images must not be empty in training")
-        check_targets(targets, len(images), self.num_classes)
-        batch = self.preprocess(images, short_sides)
-        scaled = scale_targets(targets, batch)
-        return self.bbox_head.loss(self.raw(batch.pixels), scaled, batch.padded_shapes)
+        return self.loss_of(self.prepare(images, targets, short_sides))
+
+    def loss_of(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """:meth:`loss` of what :meth:`prepare` made of images and targets. The host does not wait for the device."""
+        assert batch.targets is not None
+        return self.bbox_head.loss(self.raw(batch.pixels), batch.targets, batch.padded_shapes)
 
     @torch.no_grad()
     def detect(self, images: Sequence[Tensor], *, with_edges: bool = False) -> list[Detection]:
         """``with_edges`` adds, for heads that predict them, the edge distributions and their standard deviations."""
         if len(images) == 0:
             return []
-        batch = self.preprocess(images)
+        batch = self.prepare(images)
         outputs = self.raw(batch.pixels)
         return self._detect(outputs, batch, with_edges)
 
     @torch.compiler.disable
-    def preprocess(self, images: Sequence[Tensor], short_sides: Sequence[int] | None = None) -> Batch:
-        """The batch, with the device, dtype and memory format of the model."""
-        weight = self.backbone.conv1.weight
+    def prepare(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Target] | None = None,
+        short_sides: Sequence[int] | None = None,
+    ) -> Batch:
+        """The batch, with the device, dtype and memory format of the model, and the targets in its coordinates."""
+        if targets is not None:
+            if len(images) == 0:
+                raise ValueError("detector: images must not be empty in training")
+            check_targets(targets, len(images), self.num_classes)
+        weight = self.backbone.first_weight()
         batch = make_batch(images, self.config.input, weight.device, self.training, short_sides)
         pixels = batch.pixels.to(weight.dtype)
         if weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-        return batch._replace(pixels=pixels)
+        batch = batch._replace(pixels=pixels)
+        return batch if targets is None else batch._replace(targets=scale_targets(targets, batch))
 
     @torch.compiler.disable
-    def _detect(self, outputs: Any, batch: Batch, with_edges: bool) -> list[Detection]:
+    def _detect(self, outputs: Outputs, batch: Batch, with_edges: bool) -> list[Detection]:
         return self.bbox_head.detect(
             outputs, batch.image_shapes, batch.scale_factors, self.config.postprocess, with_edges
         )

@@ -15,7 +15,7 @@ from .command.options import option, read
 from .command.printing import metrics_table, print_json, progress
 from .command.running import TRAINING, Command, run
 from .command.shared import DataOptions, DeviceOptions, InputOptions, open_data, set_threads, with_input
-from .config import InputConfig, ModelConfig
+from .config import ModelConfig
 from .data import SYNTHETIC_SIZE, CocoDetection, DetectionData, check
 from .engine import Ranks, TrainOptions, connect, train
 from .evaluation import Evaluation, evaluate
@@ -73,9 +73,10 @@ def configuration(options: RunOptions) -> ModelConfig:
     """The model's configuration: nothing is frozen without initial weights, and synthetic scenes keep their size."""
     config = get_config(options.model)
     if options.data is None:
-        config = replace(config, input=InputConfig(*SYNTHETIC_SIZE))
+        short, long = SYNTHETIC_SIZE
+        config = replace(config, input=replace(config.input, short_side=short, long_side=long, train_short_sides=None))
     config = with_input(config, options)
-    return config if options.weights is not None or config.backbone.frozen_stages < 0 else config.from_scratch()
+    return config if options.weights is not None else config.from_scratch()
 
 
 def open_both(options: RunOptions, ranks: Ranks) -> tuple[DetectionData, DetectionData]:

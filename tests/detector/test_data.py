@@ -17,7 +17,9 @@ pytest.importorskip("PIL")
 from PIL import Image
 
 from gfl_ops.detector import data
+from gfl_ops.detector.data.distort import _recoloured, distort, expand, overlap_crop
 from gfl_ops.detector.data.rendering import render_scene
+from gfl_ops.detector.data.sample import Sample
 from gfl_ops.detector.data.shapes import CLASSES
 
 
@@ -296,3 +298,52 @@ def test_blood_cells() -> None:
     assert not report.fatal and report.kinds()["box without use"] == 2
     assert report.boxes == sum(report.boxes_per_class.values()) == 3941
     assert sum(len(sample.boxes) for sample in (val[i] for i in range(72))) == 945
+
+
+# ---- SSD's augmentation ------------------------------------------------------------------------------------
+
+
+def test_expand_moves_the_image_with_its_boxes() -> None:
+    sample = Sample(
+        torch.full((3, 20, 30), 200, dtype=torch.uint8), torch.tensor([[2.0, 3, 12, 13]]), torch.tensor([1]), 7
+    )
+    for seed in range(20):
+        larger = expand(sample, np.random.default_rng(seed), (10.0, 20.0, 30.0))
+        x1, y1, x2, y2 = (int(v) for v in larger.boxes[0])
+        assert (larger.image[:, y1:y2, x1:x2] == 200).all() and (larger.image[0] == 200).sum() == 600
+        assert larger.image[:, 0, 0].tolist() in ([10, 20, 30], [200, 200, 200])
+        assert 20 <= larger.image.shape[1] <= 80 and larger.boxes[0, 2:].sub(larger.boxes[0, :2]).tolist() == [10, 10]
+
+
+def test_overlap_crop_keeps_what_has_its_centre_inside() -> None:
+    sample = Sample(
+        torch.zeros(3, 100, 100, dtype=torch.uint8),
+        torch.tensor([[10.0, 10, 90, 90], [60, 60, 95, 95]]),
+        torch.tensor([0, 1]),
+        7,
+    )
+    sizes = set()
+    for seed in range(60):
+        part = overlap_crop(sample, np.random.default_rng(seed))
+        height, width = part.image.shape[1:]
+        sizes.add((height, width))
+        assert 0.45 <= height / width <= 2.1 and len(part.boxes) == len(part.labels) >= 1
+        assert (part.boxes >= 0).all() and (part.boxes[:, 2] <= width).all() and (part.boxes[:, 3] <= height).all()
+    assert len(sizes) > 20
+
+
+def test_distort_keeps_grey_grey_and_turns_hues() -> None:
+    """Red turned by the whole range stays a mixture in which nothing but its neighbours has a part."""
+    grey = torch.full((3, 4, 4), 100, dtype=torch.uint8)
+    red = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    red[0] = 255
+    changed = 0
+    for seed in range(40):
+        assert len({int(v) for v in distort(grey, np.random.default_rng(seed)).float().mean((1, 2))}) == 1
+        changed += not torch.equal(distort(red, np.random.default_rng(seed)), red)
+    assert changed > 30
+    same = _recoloured(red.float(), 1.0, 0.0)
+    torch.testing.assert_close(same, red.float(), rtol=0, atol=1e-4)
+    turned = _recoloured(red.float(), 1.0, 120.0)
+    torch.testing.assert_close(turned, red.float().roll(1, 0), rtol=0, atol=1e-3)
+    torch.testing.assert_close(_recoloured(red.float(), 0.5, 0.0)[1], torch.full((4, 4), 127.5), rtol=0, atol=1e-3)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import gfl_ops
 from gfl_ops import detector
-from gfl_ops.detector.preprocess import make_batch
-from gfl_ops.detector.resize import resize
+from gfl_ops.detector.batch import make_batch
+from gfl_ops.detector.batch.resize import resize
 from tests.support.models import small
 
 CPU = torch.device("cpu")

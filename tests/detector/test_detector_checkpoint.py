@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +217,107 @@ def test_wrong_contents_and_arguments(tmp_path: Path, trained: detector.Detector
         trained.save_checkpoint(tmp_path / "model.h5")
     with pytest.raises(ValueError, match="weights must be 'best' or 'raw', got 'ema'"):
         trained.load_checkpoint(write(tmp_path / "m.pth", trained.state_dict()), weights="ema")  # type: ignore[arg-type]
+
+
+# ---- files of other programs -----------------------------------------------------------------------------------
+
+
+def test_the_original_gfocals_geometry(tmp_path: Path) -> None:
+    """Its points are at (stride - 1) / 2, and its boxes end on their last pixel: 8-pixel cell (1, 1) has its point at
+    11.5, so that distances of one stride give the pixels 3.5 to 19.5, which is the box from 3.5 to 20.5."""
+    model = build(20)
+    with torch.no_grad():
+        for parameter in model.bbox_head.parameters():
+            parameter.zero_()
+    weights = {name: x for name, x in model.state_dict().items() if name != "bbox_head.integral.project"}
+    weights["bbox_head.distribution_project.project"] = torch.arange(17.0)
+    path = write(tmp_path / "v1.pth", {"state_dict": weights})
+    report = model.load_checkpoint(path)
+    assert len(report.notes) == 1 and "mmdet 1.x" in report.notes[0]
+    found = detected_one(model)
+    torch.testing.assert_close(found, torch.tensor([[3.5, 3.5, 20.5, 20.5]]), rtol=0, atol=1e-3)
+
+    model.save_checkpoint(tmp_path / "own.safetensors")
+    other = build(21)
+    assert other.load_checkpoint(tmp_path / "own.safetensors").notes == report.notes
+    assert other.config.head.priors.inclusive and torch.equal(detected_one(other), found)
+    losses, _ = other.bbox_head.loss(
+        one_box(other, level=0, cell=(1, 1)),
+        [{"boxes": torch.tensor([[3.5, 3.5, 20.5, 20.5]]), "labels": torch.tensor([0])}],
+        torch.tensor([[64.0, 64.0]]),
+    )
+    assert all(x.isfinite() for x in losses.values())
+
+
+def one_box(model: detector.Detector, level: int, cell: tuple[int, int]) -> Any:
+    """Outputs of a 64 x 64 batch: one cell has a high score, and its edges are one bin away."""
+    sizes = [-(-64 // stride) for stride in model.bbox_head.strides]
+    scores = [torch.full((1, model.num_classes, n, n), -9.0) for n in sizes]
+    scores[level][0, 0, cell[0], cell[1]] = 4.0
+    edges = [torch.full((1, 4, 17, n, n), -30.0) for n in sizes]
+    for x in edges:
+        x[:, :, 1] = 30.0
+    return model.bbox_head.outputs(scores, [x.flatten(1, 2) for x in edges])
+
+
+def detected_one(model: detector.Detector) -> Tensor:
+    outputs = one_box(model, 0, (1, 1))
+    (found,) = model.bbox_head.detect(outputs, torch.tensor([[64.0, 64.0]]), torch.ones(1, 2), model.config.postprocess)
+    return found["boxes"]
+
+
+def test_a_file_that_does_not_fit_leaves_the_geometry(tmp_path: Path) -> None:
+    model = build(22)
+    path = write(tmp_path / "v1.pth", {"state_dict": {"bbox_head.distribution_project.project": torch.arange(17.0)}})
+    with pytest.raises(detector.CheckpointMismatch):
+        model.load_checkpoint(path)
+    assert not model.config.head.priors.inclusive
+
+
+@pytest.mark.parametrize(("family", "old"), [("fcos_r50_fpn", "fcos"), ("fovea_r50_fpn", "fovea")])
+def test_names_of_before_mmdet_2(tmp_path: Path, family: str, old: str) -> None:
+    model = detector.build(small(family), num_classes=2)
+    weights = {
+        re.sub(r"bbox_head\.conv_(cls|reg|centerness)", rf"bbox_head.{old}_\1", name): x
+        for name, x in model.state_dict().items()
+    }
+    assert f"bbox_head.{old}_cls.weight" in weights
+    other = detector.build(small(family), num_classes=2)
+    other.load_checkpoint(write(tmp_path / "old.pth", {"state_dict": weights}))
+    assert equal(other, model.state_dict())
+
+
+@pytest.mark.parametrize("extra", [True, False])
+def test_gflv2s_class_beyond_those_there_are(tmp_path: Path, extra: bool) -> None:
+    """A file may have it or not, and the model, too."""
+
+    def make(extra_class: bool) -> detector.Detector:
+        config = small("gflv2_r50_fpn")
+        quality = replace(config.head.quality, extra_class=extra_class)  # type: ignore[type-var]
+        return detector.build(replace(config, head=replace(config.head, quality=quality)), num_classes=3)
+
+    source, model = make(not extra), make(extra)
+    path = tmp_path / "model.safetensors"
+    source.save_checkpoint(path)
+    own = model.state_dict()["bbox_head.gfl_cls.weight"].clone()
+    (note,) = model.load_checkpoint(path).notes
+    loaded = model.state_dict()["bbox_head.gfl_cls.weight"]
+    assert "class beyond" in note and torch.equal(loaded[:3], source.state_dict()["bbox_head.gfl_cls.weight"][:3])
+    assert not extra or torch.equal(loaded[3], own[3])
+
+
+def test_a_vggs_imagenet_weights(tmp_path: Path) -> None:
+    """mmdet's files have them all. torchvision's lack the two last convolutions, which keep their initial weights."""
+    config = detector.get_config("ssd_vgg_lite")
+    model = detector.build(config, num_classes=2)
+    weights = {name.removeprefix("backbone."): x for name, x in model.state_dict().items() if "backbone" in name}
+    weights["classifier.0.weight"] = torch.zeros(4, 4)
+    other = detector.build(config, num_classes=2)
+    report = other.load_checkpoint(write(tmp_path / "vgg.pth", weights))
+    assert report.dropped == ("classifier.0.weight",) and equal(other.backbone, model.backbone.state_dict())
+    torchvisions = {name: x for name, x in weights.items() if not name.startswith(("features.31", "features.33"))}
+    report = other.load_checkpoint(write(tmp_path / "part.pth", torchvisions))
+    assert "backbone.features.31.weight" in report.initial and "backbone.features.28.weight" not in report.initial
+    del weights["features.28.weight"]
+    with pytest.raises(detector.CheckpointMismatch, match=r"missing \(1\): backbone.features.28.weight"):
+        other.load_checkpoint(write(tmp_path / "broken.pth", weights))

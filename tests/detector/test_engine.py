@@ -185,7 +185,7 @@ def both_steps(
     )
 
 
-ATSS = detector.ATSSHeadConfig(feat_channels=16, stacked_convs=1, norm_groups=4, strides=tiny().head.strides)
+ATSS = detector.atss_head(towers=tiny().head.towers)
 heads = pytest.mark.parametrize("head", [tiny().head, ATSS], ids=["gfl", "atss"])
 
 
@@ -267,3 +267,55 @@ def test_wrong_options_are_named(tmp_path: Path, kind: str) -> None:
     changes, message = WRONG[kind]
     with warnings.catch_warnings(), pytest.raises(ValueError, match=message):
         run(tmp_path, **changes)
+
+
+def test_a_constant_warmup_and_repeated_epochs() -> None:
+    recipe = detector.Recipe(epochs=3, milestones=(2,), warmup="constant", warmup_factor=1 / 3, warmup_iterations=5)
+    rates = [learning_rate_factor(recipe, i, 10) for i in (0, 4, 5, 19, 20)]
+    assert rates == pytest.approx([1 / 3, 1 / 3, 1, 1, 0.1])
+
+
+def test_recipes_rules_for_biases_and_decay() -> None:
+    """FCOS: twice the rate for biases of convolutions, no decay of any bias; group norms' weights decay."""
+    model = detector.build("fcos_r18_fpn_lite", num_classes=2)
+    recipe = detector.Recipe(bias_rate=2.0, bias_decay=0.0, weight_decay=0.1)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rules = {
+        names[id(parameter)]: (group["factor"], group["weight_decay"], group["lr"])
+        for group in engine.build_optimizer(model, recipe, 0.5).param_groups
+        for parameter in group["params"]
+    }
+    assert rules.keys() == {name for name, x in model.named_parameters() if x.requires_grad}
+    assert rules["bbox_head.conv_cls.bias"] == (2.0, 0.0, 1.0)
+    assert rules["bbox_head.cls_convs.0.gn.bias"] == (1.0, 0.0, 0.5)
+    assert rules["bbox_head.cls_convs.0.gn.weight"] == (1.0, 0.1, 0.5)
+    assert rules["backbone.conv1.weight"] == (1.0, 0.1, 0.5)
+
+    named = detector.Recipe(optimizer="adamw", no_decay=("norm", "bn1"), weight_decay=0.1)
+    decays = {
+        names[id(parameter)]: group["weight_decay"]
+        for group in engine.build_optimizer(model, named, 0.5).param_groups
+        for parameter in group["params"]
+    }
+    assert decays["backbone.bn1.weight"] == 0.0 and decays["bbox_head.cls_convs.0.gn.weight"] == 0.1
+
+
+def test_a_groups_factor_multiplies_every_iterations_rate() -> None:
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD([{"params": [model.weight], "factor": 1.0}, {"params": [model.bias], "factor": 2.0}])
+    before = [x.detach().clone() for x in model.parameters()]
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+
+    class Loss(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *args: object, **kwargs: object) -> dict[str, torch.Tensor]:
+            return {"loss": self.model(torch.ones(2)).sum()}
+
+    step = engine.EagerStep(Loss(), optimizer, scaler, None, engine.TrainOptions(Path()))
+    step(batches(64)[:1], 0.1, lambda *_: None)
+    weight, bias = (old - new for old, new in zip(before, model.parameters(), strict=True))
+    torch.testing.assert_close(weight, torch.full((1, 2), 0.1))
+    torch.testing.assert_close(bias, torch.tensor([0.2]))

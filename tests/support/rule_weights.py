@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-def _random(name: str, shape: tuple[int, ...]) -> Tensor:
+def by_name(name: str, shape: tuple[int, ...]) -> Tensor:
     """Uniform in [-1, 1), the same wherever the name is the same."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode()))) * 2 - 1
 
@@ -20,7 +20,7 @@ def fill_by_name(model: nn.Module) -> None:
         for name, value in model.state_dict().items():
             if name.endswith(("project", "num_batches_tracked")):
                 continue
-            noise = _random(name, tuple(value.shape))
+            noise = by_name(name, tuple(value.shape))
             if value.ndim == 4:
                 value.copy_(noise * math.sqrt(6 / value[0].numel()))
             elif name.endswith((".weight", "running_var", "scale")):
@@ -30,7 +30,7 @@ def fill_by_name(model: nn.Module) -> None:
 
 
 def rule_input() -> Tensor:
-    return _random("input", (1, 3, 71, 90))
+    return by_name("input", (1, 3, 71, 90))
 
 
 def sampled(output: Tensor) -> list[float]:

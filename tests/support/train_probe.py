@@ -35,7 +35,7 @@ def tiny(norm_eval: bool = False) -> detector.ModelConfig:
         # them, reads past its input on a CPU when it computes the weight's gradient; on some machines it dies there.
         backbone=replace(lite.backbone, base_channels=16, norm_eval=norm_eval),
         neck=replace(lite.neck, out_channels=16),
-        head=replace(lite.head, feat_channels=16, stacked_convs=1, norm_groups=4),
+        head=replace(lite.head, towers=heads.SharedTowers(16, 1, 4)),
         input=detector.InputConfig(64, 96, train_short_sides=(48, 64)),
         recipe=detector.Recipe(
             optimizer="adamw",
@@ -191,7 +191,7 @@ def of_ranks() -> None:
     torch.set_default_dtype(torch.float64)
     # The box losses are divided by at least 1 a rank, as mmdet does it: with the scores of a fresh model the sum of
     # their weights is below that, and two ranks then count half of what one does.
-    heads.base._PRIOR = 0.5
+    heads.towers._PRIOR = 0.5
     config = tiny(norm_eval=True)
     config = replace(config, recipe=replace(config.recipe, optimizer="sgd", learning_rate=0.01, iterations=2))
     with engine.connect("cpu") as ranks:

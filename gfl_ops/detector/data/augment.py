@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .distort import distort, expand, overlap_crop
 from .sample import Sample
 
 _OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -17,27 +18,43 @@ _GREY = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
 
 @dataclass(frozen=True)
 class Augment:
-    """The recipes use the first two; the others are SSD's, for small data sets."""
+    """Most recipes use the first two, SSD's all of its own; the rest is for small data sets."""
 
     flip: float = 0.5
     """Probability of a horizontal flip."""
     short_sides: tuple[int, int] | None = None
     """The short side is resized to a whole number from this range; None leaves it to the model's configuration."""
+    short_side_choices: tuple[int, ...] | None = None
+    """Or to one of these."""
     photometric: bool = False
     """Change brightness, contrast and saturation at random."""
     crop: bool = False
     """Half of the images are cropped. At least one box keeps a share of its area that is drawn at random."""
+    expand: tuple[float, float, float] | None = None
+    """Half of the images are put on a larger canvas of this colour (SSD)."""
+    overlap_crop: bool = False
+    """Crops with which all boxes have a least IoU that is drawn at random (SSD)."""
+    distort: bool = False
+    """Change brightness, contrast, saturation, hue and the channels' order, each of half of the images (SSD)."""
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        if self.expand is not None and generator.random() < 0.5:
+            sample = expand(sample, generator, self.expand)
+        if self.overlap_crop:
+            sample = overlap_crop(sample, generator)
         if self.crop and generator.random() < 0.5:
             sample = _crop(sample, generator)
         if self.photometric:
             sample = sample._replace(image=_photometric(sample.image, generator))
+        if self.distort:
+            sample = sample._replace(image=distort(sample.image, generator))
         if generator.random() < self.flip:
             sample = _flip(sample)
         if self.short_sides is not None:
             low, high = self.short_sides
             sample = sample._replace(short_side=int(generator.integers(low, high + 1)))
+        if self.short_side_choices is not None:
+            sample = sample._replace(short_side=int(generator.choice(self.short_side_choices)))
         return sample
 
 

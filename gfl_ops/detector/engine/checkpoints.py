@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..checkpoint import save_checkpoint, write_atomically
+from ..model import Detector
 
 _FORMAT = 1
 
@@ -44,7 +44,7 @@ class Checkpoints:
             old.unlink()
         return path
 
-    def save_weights(self, name: str, model: nn.Module, meta: dict[str, Any]) -> Path:
+    def save_weights(self, name: str, model: Detector, meta: dict[str, Any]) -> Path:
         path = self.folder / f"{name}.safetensors"
         save_checkpoint(model, path, meta)
         return path

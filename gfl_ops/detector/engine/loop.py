@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..config import ModelConfig
 from ..data import Augment, Batch, DetectionData, EpochBatches, training_loader
 from ..model import Detector
+from ..settings import InputConfig, Recipe
 from .checkpoints import Checkpoints, write_json
 from .graphed import GraphedStep
 from .guard import FiniteGuard
@@ -96,7 +97,8 @@ class _Run:
         self.batches = EpochBatches(
             data.sizes(), per_batch, seed=options.seed, rank=ranks.rank, world_size=ranks.world_size
         )
-        self.iterations_per_epoch = max(self.batches.iterations_per_epoch // options.accumulate, 1)
+        once = max(self.batches.iterations_per_epoch // options.accumulate, 1)
+        self.iterations_per_epoch = once * self.recipe.repeat
         self.total = total_iterations(self.recipe, self.iterations_per_epoch)
 
     @property
@@ -163,9 +165,7 @@ class _Run:
 
     def _loader(self) -> Iterator[Batch]:
         self.batches.start = self.iteration * self.options.accumulate
-        augment = Augment(
-            self.recipe.flip, self.config.input.train_short_sides, self.recipe.photometric, self.recipe.crop
-        )
+        augment = _augmentation(self.recipe, self.config.input)
         pin = self.ranks.device.type == "cuda"
         loader = training_loader(self.data, self.batches, augment, workers=self.options.workers, pin_memory=pin)
         return iter(loader)
@@ -255,6 +255,19 @@ class _LossMeans:
         means = {name: float(total) / self.count for name, total in self.totals.items()}
         self.totals, self.count = {}, 0
         return {"loss": sum(means.values()), **means}
+
+
+def _augmentation(recipe: Recipe, size: InputConfig) -> Augment:
+    return Augment(
+        recipe.flip,
+        size.train_short_sides,
+        size.train_short_side_choices,
+        recipe.photometric,
+        recipe.crop,
+        (size.mean if size.channels == "rgb" else size.mean[::-1]) if recipe.expand else None,
+        recipe.overlap_crop,
+        recipe.distort,
+    )
 
 
 def _on_device(model: Detector, options: TrainOptions, ranks: Ranks) -> Detector:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ..command.options import check_minimums, option
-from ..config import ModelConfig, Recipe
+from ..config import ModelConfig
+from ..settings import Recipe
 from .ranks import Ranks
 
 Precision = Literal["fp32", "bf16", "fp16"]

@@ -39,7 +39,7 @@ class EagerStep:
     def __call__(self, parts: list[Batch], rate: float, on_losses: OnLosses) -> Tensor:
         """Returns the gradients' norm. ``on_losses`` is called with the losses of each part."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("factor", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         for i, batch in enumerate(parts):
             with _no_sync(self.forward, i < len(parts) - 1):

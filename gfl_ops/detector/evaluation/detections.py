@@ -11,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..config import GFLHeadConfig
+from ..batch import input_size
 from ..data import DetectionData, evaluation_loader
 from ..engine.ranks import Ranks
 from ..model import Detector
-from ..preprocess import scaled_size
 
 
 @dataclass
@@ -43,7 +42,7 @@ def detect(
 ) -> list[ImageDetections]:
     """The detections of all images, in the data's order, on every rank. The model is left in evaluation mode."""
     model.eval()
-    edges = isinstance(model.config.head, GFLHeadConfig)
+    edges = model.bbox_head.has_edges
     loader = evaluation_loader(data, batch_size, rank=ranks.rank, world_size=ranks.world_size, workers=workers)
     own = []
     for batch in progress(loader):
@@ -59,8 +58,7 @@ def detect(
 def pixels_per_bin(found: dict[str, Tensor], image: Tensor, model: Detector) -> Tensor:
     """(K, 4) the width of a bin of the left, top, right and bottom edge's distribution, in pixels of the image."""
     height, width = image.shape[1:]
-    size = model.config.input
-    new_height, new_width = scaled_size(height, width, size.short_side, size.long_side)
+    new_height, new_width = input_size(height, width, model.config.input)
     unit = torch.tensor([width / new_width, height / new_height], device=found["edge_stride"].device).repeat(2)
     return found["edge_stride"].float()[:, None] * unit
 

@@ -1,26 +1,53 @@
-"""Dense heads: from pyramid levels to scores and boxes. A new one is a subclass of DenseHead and a row below."""
+"""Dense heads, made of parts: see :class:`HeadConfig`."""
 
-from __future__ import annotations
+from .assigners import ATSS, FCOSRanges, Fovea, MaxIoU
+from .boxes import Deltas, Distances, Distribution, Gaussian, LogDistances
+from .config import Divisors, HeadConfig
+from .dense import DenseHead
+from .parts import BranchedOutputs, HeadOutputs, Outputs
+from .priors import Anchors, Points, SSDAnchors
+from .quality import (
+    Centerness,
+    CenternessGuided,
+    ClassOnly,
+    IoUBranch,
+    IoUGuided,
+    Joint,
+    JointFromDistribution,
+    Softmax,
+)
+from .towers import AlignedTowers, LevelPredictors, Names, SharedTowers, Towers
 
-from typing import Any
-
-from ..config import AblationHeadConfig, ATSSHeadConfig, GFLHeadConfig, HeadConfig
-from .ablation import AblationHead
-from .atss import ATSSHead
-from .base import DenseHead
-from .gfl import GFLHead
-
-__all__ = ["ATSSHead", "AblationHead", "DenseHead", "GFLHead", "build_head"]
-
-_HEADS: dict[type[HeadConfig], type[DenseHead[Any]]] = {
-    GFLHeadConfig: GFLHead,
-    ATSSHeadConfig: ATSSHead,
-    AblationHeadConfig: AblationHead,
-}
-
-
-def build_head(config: HeadConfig, num_classes: int, in_channels: int) -> DenseHead[Any]:
-    if type(config) not in _HEADS:
-        known = ", ".join(kind.__name__ for kind in _HEADS)
-        raise TypeError(f"build: head must be one of {known}, got {type(config).__name__}")
-    return _HEADS[type(config)](config, num_classes, in_channels)
+__all__ = [
+    "ATSS",
+    "AlignedTowers",
+    "Anchors",
+    "BranchedOutputs",
+    "Centerness",
+    "CenternessGuided",
+    "ClassOnly",
+    "Deltas",
+    "DenseHead",
+    "Distances",
+    "Distribution",
+    "Divisors",
+    "FCOSRanges",
+    "Fovea",
+    "Gaussian",
+    "HeadConfig",
+    "HeadOutputs",
+    "IoUBranch",
+    "IoUGuided",
+    "Joint",
+    "JointFromDistribution",
+    "LevelPredictors",
+    "LogDistances",
+    "MaxIoU",
+    "Names",
+    "Outputs",
+    "Points",
+    "SSDAnchors",
+    "SharedTowers",
+    "Softmax",
+    "Towers",
+]

@@ -1,4 +1,4 @@
-"""Detections of one image from dense scores and boxes, for heads whose boxes are not distributions."""
+"""Detections of one image from dense scores and boxes, for heads without a fused form."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from torch import Tensor
 
 import gfl_ops
 
-from ..config import PostprocessConfig
+from ..settings import PostprocessConfig
 
 
 def select(
     scores: Tensor,
-    factors: Tensor,
+    factors: Tensor | None,
     boxes: Tensor,
     image_shape: Tensor,
     scale_factor: Tensor,
     level_sizes: Sequence[int],
     config: PostprocessConfig,
-) -> dict[str, Tensor]:
-    """The semantics of :func:`gfl_ops.postprocess`; a factor multiplies a location's scores after their threshold.
+    inclusive: bool,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The semantics of :func:`gfl_ops.postprocess`; a factor multiplies a prior's scores after their threshold.
 
     Args:
         scores: (A, C), the levels one after the other.
@@ -29,26 +30,33 @@ def select(
         boxes: (A, 4) in pixels of the batch.
         image_shape: (2,) height and width.
         scale_factor: (2,) by what x and y of the input image were multiplied.
-        level_sizes: number of locations of each level.
+        level_sizes: number of priors of each level.
         config: the thresholds.
+        inclusive: the boxes end on their last pixel. Those that are returned do not.
+
+    Returns:
+        The detections, and the prior of each.
     """
-    kept_boxes, kept_scores, kept_labels = [], [], []
+    kept_scores, kept_labels, kept_priors = [], [], []
     begin = 0
     for size in level_sizes:
         level = scores[begin : begin + size]
-        location, label = (level > config.score_thr).nonzero().unbind(1)
-        score, order = level[location, label].sort(descending=True, stable=True)
+        prior, label = (level > config.score_thr).nonzero().unbind(1)
+        score, order = level[prior, label].sort(descending=True, stable=True)
         order = order[: config.nms_pre]
-        location = location[order] + begin
-        kept_boxes.append(boxes[location])
-        kept_scores.append(score[: config.nms_pre] * factors[location])
+        kept_priors.append(prior[order] + begin)
+        kept_scores.append(score[: config.nms_pre])
         kept_labels.append(label[order])
         begin += size
-    box, score, label = torch.cat(kept_boxes), torch.cat(kept_scores), torch.cat(kept_labels)
+    prior, score, label = torch.cat(kept_priors), torch.cat(kept_scores), torch.cat(kept_labels)
+    if factors is not None:
+        score = score * factors[prior]
 
-    limit = image_shape.flip(0).repeat(2).to(box.dtype)
-    box = box.clamp(min=0).minimum(limit) / scale_factor.repeat(2)
+    limit = (image_shape.flip(0).repeat(2) - max(config.border, float(inclusive))).to(boxes.dtype)
+    box = boxes[prior].clamp(min=0).minimum(limit) / scale_factor.repeat(2)
+    if inclusive:
+        box = box + box.new_tensor([0, 0, 1, 1])
     large = ((box[:, 2:] - box[:, :2]) > config.min_size).all(1)
-    box, score, label = box[large], score[large], label[large]
+    box, score, label, prior = box[large], score[large], label[large], prior[large]
     keep = gfl_ops.batched_nms(box, score, label, config.iou_thr)[: config.max_per_img]
-    return {"boxes": box[keep], "scores": score[keep], "labels": label[keep]}
+    return {"boxes": box[keep], "scores": score[keep], "labels": label[keep]}, prior[keep]

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from ..checkpoint import write_atomically
-from ..config import GFLHeadConfig
 from ..data import DetectionData
 from ..engine.logs import read_csv
 from ..evaluation import Evaluation
@@ -64,7 +63,7 @@ def write_report(out: Path, result: Evaluation, model: Detector, data: Detection
 @torch.no_grad()
 def predictions_grid(path: Path, model: Detector, data: DetectionData) -> None:
     """The first images of a data set with the model's detections."""
-    edges = isinstance(model.config.head, GFLHeadConfig)
+    edges = model.bbox_head.has_edges
     tiles = []
     for i in range(min(_GRID, len(data))):
         sample = data[i]

@@ -1,4 +1,4 @@
-"""ResNet (He et al. 2016) and ResNeXt (Xie et al. 2017), with the stride in the 3x3 convolution.
+"""ResNet (He et al. 2016) and ResNeXt (Xie et al. 2017).
 
 Parameters and buffers are named as in torchvision and mmdet: ``conv1``, ``bn1``, ``layer1.0.conv1``, ...
 """
@@ -6,14 +6,42 @@ Parameters and buffers are named as in torchvision and mmdet: ``conv1``, ``bn1``
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from .config import ResNetConfig
+from .base import Backbone
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """ResNet, or ResNeXt where ``groups`` > 1."""
+
+    depth: int = 50
+    groups: int = 1
+    group_width: int = 64
+    """Channels of one group in the first stage's 3x3 convolutions."""
+    base_channels: int = 64
+    frozen_stages: int = 1
+    """How many stages, the stem among them, are not trained: -1 none, 0 the stem, 1 the stem and layer1, ..."""
+    norm_eval: bool = True
+    """Batch normalisation keeps the statistics that were loaded."""
+    checkpointing: bool = False
+    """Recompute each block in the backward pass: less memory, about a third more time."""
+    style: Literal["pytorch", "caffe"] = "pytorch"
+    """Where a bottleneck has its stride: in the 3x3 convolution, or in the 1x1 before it."""
+    train_norms: bool = True
+    """False: batch normalisation is a fixed factor and offset, as in weights that come from Detectron."""
+
+    def build(self) -> Backbone:
+        return ResNet(self)
+
+    def from_scratch(self) -> ResNetConfig:
+        return replace(self, frozen_stages=-1, norm_eval=False, train_norms=True)
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -82,9 +110,10 @@ class Bottleneck(_Block):
     def __init__(self, in_channels: int, channels: int, stride: int, config: ResNetConfig) -> None:
         super().__init__()
         width = channels * config.group_width // config.base_channels * config.groups
-        self.conv1 = _conv(in_channels, width, 1)
+        first, second = (stride, 1) if config.style == "caffe" else (1, stride)
+        self.conv1 = _conv(in_channels, width, 1, first)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv(width, width, 3, stride, config.groups)
+        self.conv2 = _conv(width, width, 3, second, config.groups)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = _conv(width, channels * self.expansion, 1)
         self.bn3 = nn.BatchNorm2d(channels * self.expansion)
@@ -107,11 +136,15 @@ _DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, in
 }
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """The four stages' outputs, at strides 4, 8, 16 and 32.
 
     ``train()`` does not undo ``frozen_stages`` and ``norm_eval``: what they freeze keeps the values that were loaded.
     """
+
+    out_strides = (4, 8, 16, 32)
+    file_parts: ClassVar[tuple[str, ...]] = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+    file_classifier: ClassVar[tuple[str, ...]] = ("fc",)
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
@@ -154,8 +187,11 @@ class ResNet(nn.Module):
         modules: list[nn.Module] = [self.conv1, self.bn1] if frozen >= 0 else []
         for module in [*modules, *self.stages[: max(frozen, 0)]]:
             module.eval()
-            for parameter in module.parameters():
-                parameter.requires_grad_(False)
+            module.requires_grad_(False)
+        if not self.config.train_norms:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> ResNet:
         super().train(mode)
@@ -165,6 +201,9 @@ class ResNet(nn.Module):
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         return self
+
+    def first_weight(self) -> Tensor:
+        return self.conv1.weight
 
     def conv_norm_pairs(self) -> Iterator[tuple[nn.Module, str, str]]:
         yield self, "conv1", "bn1"

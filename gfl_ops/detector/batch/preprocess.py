@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .config import InputConfig
+from gfl_ops import PaddedTargets
+
+from ..settings import InputConfig
 from .resize import resize
 
-MEAN = (123.675, 116.28, 103.53)  # of ImageNet, RGB in 0..255
-STD = (58.395, 57.12, 57.375)
 _LARGEST_FLOAT = 2.0  # larger values mean an image in 0..255; resampling overshoots 1 by less than that
 
 
@@ -26,6 +26,15 @@ class Batch(NamedTuple):
     """(B, 2) the same rounded up to the divisor: the part in which anchors are trained."""
     scale_factors: Tensor
     """(B, 2) by what x and y of the original image were multiplied."""
+    targets: list[dict[str, Tensor]] | PaddedTargets | None = None
+    """In pixels of the batch."""
+
+
+def input_size(height: int, width: int, config: InputConfig, short_side: int | None = None) -> tuple[int, int]:
+    """What an image of this size is resized to; ``short_side`` takes the place of the configuration's."""
+    if config.fixed_size is not None:
+        return config.fixed_size
+    return scaled_size(height, width, config.short_side if short_side is None else short_side, config.long_side)
 
 
 def scaled_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
@@ -52,7 +61,7 @@ def make_batch(
     elif len(short_sides) != len(images) or min(short_sides) < 1:
         raise ValueError(f"detector: short_sides must be {len(images)} numbers from 1, got {list(short_sides)}")
     sizes = [
-        scaled_size(image.shape[1], image.shape[2], side, config.long_side)
+        input_size(image.shape[1], image.shape[2], config, side)
         for image, side in zip(images, short_sides, strict=True)
     ]
     height, width = (_round_up(max(side), config.divisor) for side in zip(*sizes, strict=True))
@@ -62,32 +71,37 @@ def make_batch(
         groups.setdefault((image.shape, image.dtype, sizes[i]), []).append(i)
     for members in groups.values():
         normalised = _normalised(
-            torch.stack([images[i].to(device, non_blocking=True) for i in members]), sizes[members[0]]
+            torch.stack([images[i].to(device, non_blocking=True) for i in members]), sizes[members[0]], config
         )
         for i, image in zip(members, normalised, strict=True):
             pixels[i, :, : image.shape[1], : image.shape[2]] = image
     factors = [(new[1] / image.shape[2], new[0] / image.shape[1]) for new, image in zip(sizes, images, strict=True)]
     padded = [[_round_up(side, config.divisor) for side in size] for size in sizes]
     facts = torch.tensor([sizes, padded, factors], dtype=torch.float32).to(device, non_blocking=True)
-    return Batch(pixels, *facts.unbind())
+    image_shapes, padded_shapes, scale_factors = facts.unbind()
+    return Batch(pixels, image_shapes, padded_shapes, scale_factors)
 
 
-def _normalised(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, C, H, W) in 0..255 or 0..1 to (N, 3, *size) with mean 0 and deviation 1."""
+def _normalised(images: Tensor, size: tuple[int, int], config: InputConfig) -> Tensor:
+    """(N, C, H, W) in 0..255 or 0..1 to (N, 3, *size), by the configuration's mean and deviation."""
     images = resize(images, size).float() if images.dtype == torch.uint8 else resize(images.float() * 255, size)
-    mean, std = _statistics(images.device)
+    images = images.flip(1) if config.channels == "bgr" else images
+    mean, std = (_statistic(values, images.device) for values in (config.mean, config.std))
     return (images - mean) / std  # a grey image becomes three channels here
 
 
 @functools.cache
-def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.tensor(MEAN, device=device)[:, None, None], torch.tensor(STD, device=device)[:, None, None]
+def _statistic(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 def _short_side(config: InputConfig, training: bool) -> int:
     if training and config.train_short_sides is not None:
         low, high = config.train_short_sides
         return int(torch.randint(low, high + 1, ()))
+    if training and config.train_short_side_choices is not None:
+        choices = config.train_short_side_choices
+        return choices[int(torch.randint(len(choices), ()))]
     return config.short_side
 
 

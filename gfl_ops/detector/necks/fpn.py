@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .config import FPNConfig
-from .layers import ConvLayer
+from ..layers import ConvLayer
+
+
+@dataclass(frozen=True)
+class FPNConfig:
+    out_channels: int = 256
+    start_level: int = 1
+    num_levels: int = 5
+    extra_source: Literal["output", "input"] = "output"
+    """Input of the first extra level: the output of the last level, or the backbone's last stage."""
+    relu_before_extra: bool = False
+    """Of the extra levels after the first, as FCOS has it."""
+
+    def build(self, in_channels: Sequence[int]) -> FPN:
+        return FPN(self, in_channels)
 
 
 class FPN(nn.Module):
@@ -17,6 +32,7 @@ class FPN(nn.Module):
     def __init__(self, config: FPNConfig, in_channels: Sequence[int]) -> None:
         super().__init__()
         self.config = config
+        self.out_channels = (config.out_channels,) * config.num_levels
         used = in_channels[config.start_level :]
         channels = config.out_channels
         self.lateral_convs = nn.ModuleList(ConvLayer(c, channels, 1) for c in used)
@@ -39,7 +55,7 @@ class FPN(nn.Module):
             laterals[i - 1] = laterals[i - 1] + functional.interpolate(laterals[i], size=size, mode="nearest")
         levels = [conv(x) for conv, x in zip(self.fpn_convs, laterals, strict=False)]
         source = used[-1] if self.config.extra_source == "input" else levels[-1]
-        for conv in list(self.fpn_convs)[len(levels) :]:
-            source = conv(source)
+        for i, conv in enumerate(list(self.fpn_convs)[len(levels) :]):
+            source = conv(functional.relu(source) if i > 0 and self.config.relu_before_extra else source)
             levels.append(source)
         return levels
