@@ -72,32 +72,15 @@ class FCOSRanges:
     """Only points this close to a box's middle, in strides; None for all inside of it."""
 
     def assign(self, grid: Grid, priors: Priors, gts: GroundTruths, padded_shapes: Tensor) -> Tensor:
-        sides = gts.boxes[..., 2:] - gts.boxes[..., :2]
-        area = torch.where(_real(gts), sides.prod(2), torch.inf)
-        limits = torch.cat([priors.points.new_tensor(each).expand(h * w, 2) for each, (h, w) in self._of_levels(grid)])
-        smallest = gts.boxes.new_full((len(gts.boxes), len(priors.points)), torch.inf)
-        owner = torch.full_like(smallest, -1, dtype=torch.int64)
-        for begin in range(0, gts.boxes.shape[1], _AT_A_TIME):
-            part = slice(begin, begin + _AT_A_TIME)
-            wanted = self._wanted(priors, gts.boxes[:, part], limits)
-            best, which = torch.where(wanted, area[:, part, None], torch.inf).min(1)
-            owner = torch.where(best < smallest, which + begin, owner)
-            smallest = torch.minimum(smallest, best)
-        return owner
-
-    def _of_levels(self, grid: Grid) -> list[tuple[tuple[float, float], tuple[int, int]]]:
-        return list(zip(self.ranges, grid.shapes, strict=True))
-
-    def _wanted(self, priors: Priors, boxes: Tensor, limits: Tensor) -> Tensor:
-        """(B, G, A): whether a point may learn a box."""
-        points = priors.points
-        low, high = boxes[:, :, None, :2], boxes[:, :, None, 2:]
-        longest = torch.maximum(points - low, high - points).amax(3)
-        if self.radius is not None:
-            middle, reach = (low + high) / 2, priors.strides * self.radius
-            low, high = torch.maximum(low, middle - reach), torch.minimum(high, middle + reach)
-        inside = (torch.minimum(points - low, high - points) > 0).all(3)
-        return inside & (longest >= limits[:, 0]) & (longest <= limits[:, 1])
+        return gfl_ops.fcos_assign(
+            gts.boxes,
+            gts.counts,
+            grid.shapes,
+            grid.strides,
+            ranges=self.ranges,
+            radius=self.radius,
+            center_offset=priors.offset,
+        ).assigned_gt
 
 
 @dataclass(frozen=True)
