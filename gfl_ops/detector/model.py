@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from . import checkpoint
 from .batch import Batch, Target, check_targets, make_batch, scale_targets
 from .config import ModelConfig
-from .heads import Outputs
+from .heads import DenseHead, Outputs
 
 Detection = dict[str, Tensor]
 
@@ -38,7 +38,7 @@ class Detector(nn.Module):
         self.num_classes = num_classes
         self.backbone = config.backbone.build()
         self.neck = config.neck.build(self.backbone.out_channels)
-        self.bbox_head = config.head.build(num_classes, self.neck.out_channels)
+        self.bbox_head = DenseHead(config.head, num_classes, self.neck.out_channels)
 
     @overload
     def forward(

@@ -28,7 +28,7 @@ def build(name: str, **parts: Any) -> heads.DenseHead:
     config = replace(detector.get_config(name).head, **parts)
     if name not in WIDTHS:
         config = replace(config, towers=replace(config.towers, feat_channels=16, stacked_convs=1, norm_groups=None))
-    return config.build(CLASSES, WIDTHS.get(name, (16,) * 5))
+    return heads.DenseHead(config, CLASSES, WIDTHS.get(name, (16,) * 5))
 
 
 def learned(head: heads.DenseHead, case: head_maps.Case, how: str = "loss") -> dict[str, Any]:

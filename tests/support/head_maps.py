@@ -52,7 +52,7 @@ def case_of(name: str, kind: str) -> Case:
 
     boxes = maps("boxes", 4 * BINS.get(name, 1))
     if name == "fcos_r50_fpn":
-        boxes = [(4 * x + 2).clamp(min=0) * stride for x, stride in zip(boxes, strides, strict=True)]
+        boxes = [(4 * x + 2).abs() * stride for x, stride in zip(boxes, strides, strict=True)]
     if name == "fcos_r50_fpn_plain":
         boxes = [(x + 3).exp() for x in boxes]
     shift = 0.0 if name == "ssd512" else -2.0

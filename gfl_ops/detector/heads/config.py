@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from .assigners import ATSS, Assigner
 from .boxes import Boxes, Deltas
 from .priors import Points, PriorsConfig
 from .quality import Centerness, Quality
 from .towers import Names, SharedTowers, Towers
-
-if TYPE_CHECKING:
-    from .dense import DenseHead
 
 
 @dataclass(frozen=True)
@@ -43,8 +39,3 @@ class HeadConfig:
     level_scales: bool = True
     """Box predictions of each level have a learned factor."""
     names: Names = field(default_factory=Names)
-
-    def build(self, num_classes: int, in_channels: Sequence[int]) -> DenseHead:
-        from .dense import DenseHead
-
-        return DenseHead(self, num_classes, in_channels)
