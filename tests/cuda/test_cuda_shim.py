@@ -36,7 +36,7 @@ OPS_WITH_BARRIERS = [
     "large",
 ]
 OPS = [*OPS_WITH_BARRIERS, "generalized_focal_loss", "scale", "dividers", "rough_steps", "brief_terms"]
-LONG = ("postprocess",)  # nine launches a case
+LONG = ("postprocess", "cost_assign")  # nine launches a case; a block that searches for each ground truth
 
 
 def needs_sanitizer(name: str, folder: Path) -> None:
