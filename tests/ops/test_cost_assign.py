@@ -97,11 +97,11 @@ def test_the_reference_is_what_the_rules_say(kind: str, assigner: Assigner, form
 
 
 @calls
-@pytest.mark.parametrize("gts", [0, 1, 7, 60])
+@pytest.mark.parametrize("gts", [0, 1, 40])
 @native_backends
 def test_native_is_the_reference(gts: int, assigner: Assigner, form: dict[str, Any], assign) -> None:
     for kind in KINDS if gts > 1 else KINDS[:1]:
-        arguments = assigner.scene(gts, gts, kind, dtype=torch.float64)
+        arguments = assigner.scene(gts, gts, kind, size=96, dtype=torch.float64)
         with gfl_ops.use_backend("reference"):
             expected = assigner.run(*arguments, **form)
         assert_same(assign(*arguments, **form), expected)
@@ -110,8 +110,8 @@ def test_native_is_the_reference(gts: int, assigner: Assigner, form: dict[str, A
 @calls
 @native_backends
 def test_in_float32_up_to_ties(assigner: Assigner, form: dict[str, Any], assign) -> None:
-    for kind in KINDS:
-        arguments = assigner.scene(2, 60, kind)
+    for kind in ("usual", "tiny"):
+        arguments = assigner.scene(2, 40, kind, size=96)
         with gfl_ops.use_backend("reference"):
             expected = assigner.run(*arguments, **form)
         got = assign(*arguments, **form)
@@ -340,7 +340,7 @@ def test_nothing_to_assign(batch: int, gts: int, assigner: Assigner, assign) -> 
 @both
 @native_backends
 def test_run_to_run(assigner: Assigner, assign) -> None:
-    arguments = assigner.scene(12, 100, "duplicates")
+    arguments = assigner.scene(12, 30, "duplicates", size=64)
     first = assign(*arguments)
     for _ in range(3):
         assert all(torch.equal(a, b) for a, b in zip(first, assign(*arguments), strict=True))
